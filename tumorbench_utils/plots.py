@@ -1,0 +1,157 @@
+"""What figures and tables of all chapters share: one style, one palette, one honest label.
+
+No figure or table leaves a chapter without :func:`stamp` or :func:`table`: they write which
+edition the numbers come from and, where a network was used, which kind of weights it had.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tumorbench_utils.settings import EDITIONS, unknown
+
+#: Okabe and Ito's colours: told apart with every common colour vision deficiency.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
+
+#: The kinds of weights that a label may name.
+WEIGHTS = ("teaching encoder", "untrained", "released weights", "released features", "published")
+
+#: Where an interactive figure of a page in ``notebooks/PART/`` finds plotly without a network.
+PLOTLY_JS = "../../_static/plotly.min.js"
+
+_EDITION_TEXT = {
+    "phantom": "phantom edition: procedural scans, no patients",
+    "released": "released edition: tables and features released by the authors",
+    "full": "full edition: real scans",
+}
+
+
+def use_style() -> None:
+    """Set the book's matplotlib defaults: the palette, quiet axes, a white background."""
+    plt.rcParams.update(
+        {
+            "axes.prop_cycle": plt.cycler(color=PALETTE),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.titlelocation": "left",
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "image.cmap": "gray",
+            "legend.frameon": False,
+        }
+    )
+
+
+def label(edition: str, weights: str | None = None) -> str:
+    """Return the text that says where a result comes from.
+
+    Parameters
+    ----------
+    edition : {"phantom", "released", "full", "published"}
+        Edition of the data; ``"published"`` for figures of the original publication.
+    weights : str, optional
+        One of :data:`WEIGHTS`, where a network was used.
+    """
+    if edition == "published":
+        text = "published figures (Pai et al. 2025)"
+    elif edition in _EDITION_TEXT:
+        text = _EDITION_TEXT[edition]
+    else:
+        raise ValueError(unknown("edition", edition, [*EDITIONS, "published"]))
+    if weights is None:
+        return text
+    if weights not in WEIGHTS:
+        raise ValueError(unknown("kind of weights", weights, WEIGHTS))
+    return f"{text} | network: {weights}"
+
+
+def stamp(figure: Figure, edition: str, weights: str | None = None) -> Figure:
+    """Write the label of :func:`label` under a figure and return the figure."""
+    figure.supxlabel(label(edition, weights), fontsize=7, color="#555555", x=0.995, ha="right")
+    return figure
+
+
+def table(
+    frame: pd.DataFrame,
+    edition: str,
+    weights: str | None = None,
+    *,
+    caption: str = "",
+    precision: int = 2,
+):
+    """Return a styled table whose caption ends with the label of :func:`label`.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    edition, weights
+        As for :func:`label`.
+    caption : str
+        What the table shows.
+    precision : int
+        Decimals of floating-point numbers.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+    """
+    text = f"{caption} [{label(edition, weights)}]".strip()
+    return frame.style.format(precision=precision, na_rep="–").set_caption(text)
+
+
+def forest(
+    axes: Axes,
+    names: list[str],
+    values: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    reference: float | None = None,
+    colors: list[str] | None = None,
+) -> Axes:
+    """Draw estimates with their intervals, one line each, the first on top.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    names : list of str, length n
+    values, low, high : array-like, shape (n,)
+        Estimates and the ends of their intervals.
+    reference : float, optional
+        Position of a dashed vertical line, for example chance.
+    colors : list of str, length n, optional
+    """
+    values, low, high = (np.asarray(a, dtype=float) for a in (values, low, high))
+    rows = np.arange(len(names))
+    colors = colors or [PALETTE[0]] * len(names)
+    axes.hlines(rows, low, high, colors=colors, linewidth=2)
+    axes.scatter(values, rows, c=colors, s=28, zorder=3)
+    if reference is not None:
+        axes.axvline(reference, color="#777777", linestyle="--", linewidth=1, zorder=0)
+    axes.set_yticks(rows, names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    return axes
+
+
+def slices(axes: Axes, patch: np.ndarray, axis: int, title: str = "", **kwargs) -> Axes:
+    """Show the middle slice of a patch across one axis, without ticks.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    patch : ndarray, shape (d0, d1, d2)
+    axis : int
+        The axis that is cut in its middle.
+    title : str
+    **kwargs
+        Passed on to ``imshow``.
+    """
+    axes.imshow(np.take(patch, patch.shape[axis] // 2, axis=axis), **kwargs)
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return axes
