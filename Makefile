@@ -1,0 +1,43 @@
+# Two commands matter: `make test` and `make book`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+.PHONY: help book test lab chapter clean
+
+PYTHON ?= python3
+VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+READY := $(VENV)/.ready
+NOTEBOOKS = $(shell git ls-files 'notebooks/*.ipynb' 2>/dev/null || find notebooks -name '*.ipynb')
+STRIP = $(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.tumorbench"
+
+help:  ## list the commands
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else "Python 3.10 to 3.13 is needed, this is %d.%d; call: make PYTHON=python3.11 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
+	@$(BIN)/python -c 'import pathlib, sys; pathlib.Path(sys.argv[1]).touch()' $(READY)
+
+book: $(READY)  ## run the chapters that changed and build the pages
+	@$(BIN)/tumorbench book
+
+test: $(READY)  ## lint, format, spelling, stripped notebooks, unit tests
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/codespell
+	$(STRIP) --verify $(NOTEBOOKS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+lab: $(READY)  ## open JupyterLab on the chapters
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+chapter: $(READY)  ## run one chapter: make chapter NAME=foundations/phantoms
+	@$(BIN)/tumorbench book --chapter "$(NAME)" --force
+
+clean:  ## remove the pages, the executed chapters and the computed data
+	rm -rf _build _cache

@@ -1,0 +1,124 @@
+"""Sphinx extension of the book: pages without outside requests, and measured run times.
+
+- ``{run-time}`measured` `` prints how long the page ran when it was built.
+- ``{execution-status}`` lists every chapter with its run time, edition and versions.
+- The banner on every page says which edition was built.
+- MathJax and plotly are served from the book itself.
+"""
+
+import json
+import shutil
+from importlib.metadata import distribution
+from importlib.resources import files
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from tumorbench_utils import settings
+
+BANNERS = {
+    "phantom": "Phantom edition: all scans are procedural and all networks are small teaching "
+    "encoders or untrained. No number here is a result on patients.",
+    "released": "Released edition: tables and embeddings released by the authors of the benchmark; "
+    "images are phantoms.",
+    "full": "Full edition: real scans and released weights.",
+}
+
+
+def record(source: Path) -> dict:
+    """Return what the runner wrote into an executed notebook; empty for other pages."""
+    if not source.exists():
+        return {}
+    return json.loads(source.read_text(encoding="utf-8"))["metadata"].get("tumorbench", {})
+
+
+class RunTime(SphinxRole):
+    """How long this page ran when it was built."""
+
+    def run(self):
+        source = Path(self.env.srcdir) / f"{self.env.docname}.ipynb"
+        seconds = record(source).get("seconds")
+        text = "not run" if seconds is None else f"{seconds:.0f} s"
+        return [nodes.Text(text)], []
+
+
+class ExecutionStatus(SphinxDirective):
+    """A table of all chapters: run time, edition, Python and torch."""
+
+    def run(self):
+        heads = ("Chapter", "Seconds", "Edition", "Python", "torch")
+        table, group = nodes.table(), nodes.tgroup(cols=len(heads))
+        table += group
+        group += [nodes.colspec(colwidth=1) for _ in heads]
+        body = nodes.tbody()
+        group += [nodes.thead("", self._row(heads)), body]
+        total = 0.0
+        for source in sorted(Path(self.env.srcdir, "notebooks").rglob("*.ipynb")):
+            found = record(source)
+            total += found["seconds"]
+            name = source.relative_to(self.env.srcdir).with_suffix("").as_posix()
+            versions = found["versions"]
+            cells = (
+                f"{found['seconds']:.1f}",
+                found["edition"],
+                versions["python"],
+                versions["torch"],
+            )
+            body += self._row((self._link(name), *cells))
+        body += self._row(("All chapters, one after another", f"{total:.1f}", "", "", ""))
+        return [table]
+
+    def _link(self, name: str):
+        steps = len(Path(self.env.docname).parts) - 1
+        uri = f"{'../' * steps}{name}.html"
+        return nodes.reference("", name.removeprefix("notebooks/"), refuri=uri, internal=True)
+
+    @staticmethod
+    def _row(cells):
+        row = nodes.row()
+        for cell in cells:
+            content = cell if isinstance(cell, nodes.Node) else nodes.Text(cell)
+            row += nodes.entry("", nodes.paragraph("", "", content))
+        return row
+
+
+def copy_scripts(app: Sphinx) -> None:
+    """Put MathJax and plotly into the book, so that no page asks another server for them."""
+    static = Path(app.srcdir) / "_static"
+    static.mkdir(exist_ok=True)
+    mathjax = next(
+        p for p in distribution("sphinx-mathjax-offline").files if p.name == "tex-svg.js"
+    )
+    shutil.copy2(mathjax.locate(), static / "tex-svg.js")
+    plotly = files("plotly") / "package_data" / "plotly.min.js"
+    (static / "plotly.min.js").write_bytes(plotly.read_bytes())
+
+
+def set_banner(app: Sphinx, config) -> None:
+    """Say on every page which edition was built."""
+    options = dict(config.html_theme_options)
+    options["announcement"] = BANNERS[settings.edition()]
+    config.html_theme_options = options
+    config.mathjax_path = "tex-svg.js"
+
+
+def drop_second_thebe(app: Sphinx, page, template, context, doctree) -> None:
+    """Keep one copy of each script: the theme adds the one of Thebe twice."""
+    seen, kept = set(), []
+    for script in context.get("script_files", []):
+        name = str(getattr(script, "filename", script))
+        if name not in seen:
+            kept.append(script)
+        seen.add(name)
+    context["script_files"] = kept
+
+
+def setup(app: Sphinx) -> dict:
+    app.add_role("run-time", RunTime())
+    app.add_directive("execution-status", ExecutionStatus)
+    app.connect("builder-inited", copy_scripts)
+    app.connect("config-inited", set_banner)
+    app.connect("html-page-context", drop_second_thebe, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,25 @@
+"""The command line ``tumorbench``: each command is a few lines over the package."""
+
+import sys
+
+import typer
+
+from tumorbench_utils.cli import book
+
+cli = typer.Typer(
+    name="tumorbench",
+    help="Build the book, fetch cohorts and weights, compute embeddings, list results.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+cli.command("book")(book.book)
+
+
+def app() -> None:
+    """Run the command line; expected errors become one line and exit status 1."""
+    try:
+        cli()
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"tumorbench: {text}", file=sys.stderr)
+        raise SystemExit(1) from None
