@@ -38,6 +38,7 @@ class RunTime(SphinxRole):
     """How long this page ran when it was built."""
 
     def run(self):
+        """Return the run time of the page as text."""
         source = Path(self.env.srcdir) / f"{self.env.docname}.ipynb"
         seconds = record(source).get("seconds")
         text = "not run" if seconds is None else f"{seconds:.0f} s"
@@ -48,6 +49,7 @@ class ExecutionStatus(SphinxDirective):
     """A table of all chapters: run time, edition, Python and torch."""
 
     def run(self):
+        """Return the table of all chapters."""
         heads = ("Chapter", "Seconds", "Edition", "Python", "torch")
         table, group = nodes.table(), nodes.tgroup(cols=len(heads))
         table += group
@@ -59,13 +61,8 @@ class ExecutionStatus(SphinxDirective):
             found = record(source)
             total += found["seconds"]
             name = source.relative_to(self.env.srcdir).with_suffix("").as_posix()
-            versions = found["versions"]
-            cells = (
-                f"{found['seconds']:.1f}",
-                found["edition"],
-                versions["python"],
-                versions["torch"],
-            )
+            python, torch = (found["versions"][key] for key in ("python", "torch"))
+            cells = (f"{found['seconds']:.1f}", found["edition"], python, torch)
             body += self._row((self._link(name), *cells))
         body += self._row(("All chapters, one after another", f"{total:.1f}", "", "", ""))
         return [table]

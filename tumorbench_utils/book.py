@@ -134,12 +134,11 @@ def chapter_key(name: str, root: Path = settings.BOOK_ROOT) -> str:
     """
     notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    plain = "\n".join(
-        line
-        for text in code
-        for line in text.split("\n")
-        if not line.lstrip().startswith(("%", "!"))
-    )
+    lines = "
+".join(code).split("
+")
+    plain = "
+".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
     data = [p for p in (root / "data").rglob("*") if p.is_file()]
     parts = {
         "cells": [[c.cell_type, c.source, c.metadata] for c in notebook.cells],
