@@ -134,11 +134,8 @@ def chapter_key(name: str, root: Path = settings.BOOK_ROOT) -> str:
     """
     notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    lines = "
-".join(code).split("
-")
-    plain = "
-".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    lines = "\n".join(code).split("\n")
+    plain = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
     data = [p for p in (root / "data").rglob("*") if p.is_file()]
     parts = {
         "cells": [[c.cell_type, c.source, c.metadata] for c in notebook.cells],

@@ -8,11 +8,16 @@ from tumorbench_utils.cli import book
 
 cli = typer.Typer(
     name="tumorbench",
-    help="Build the book, fetch cohorts and weights, compute embeddings, list results.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 cli.command("book")(book.book)
+
+
+@cli.callback()
+def _main() -> None:
+    """Build the book, fetch cohorts and weights, compute embeddings, list results."""
 
 
 def app() -> None:
