@@ -343,11 +343,14 @@ def published_interval(scores) -> tuple[float, float]:
     """Return the interval of the published benchmark: mean ± 1.96 sd / sqrt(n).
 
     It treats the splits as independent. They share most of their cases, so it is far too narrow;
-    see :func:`corrected_interval`. The standard deviation has n in its denominator, see
-    ``data/published/README.md``.
+    see :func:`corrected_interval`. The standard deviation has n - 1 in its denominator: with n the
+    sums of squares of the published AUCs would not be whole multiples of their smallest step
+    (``data/published/README.md``).
     """
     scores = _numbers(scores, "scores")
-    half = 1.96 * scores.std() / np.sqrt(len(scores))
+    if len(scores) < 2:
+        raise ValueError(f"an interval needs the scores of at least two splits, not {len(scores)}")
+    half = 1.96 * scores.std(ddof=1) / np.sqrt(len(scores))
     return float(scores.mean() - half), float(scores.mean() + half)
 
 
