@@ -1,0 +1,77 @@
+"""The encoders of the benchmark: what each is, how it is built, loaded and run.
+
+Examples
+--------
+>>> from tumorbench_utils import models
+>>> model = models.get_model("suprem")
+>>> module = model.build("compact")
+>>> model.dim
+512
+"""
+
+from tumorbench_utils.models.base import FoundationModel, ModelCard
+from tumorbench_utils.models.checkpoint import CheckpointError, LoadReport
+from tumorbench_utils.settings import unknown
+
+__all__ = [
+    "MODELS",
+    "CheckpointError",
+    "FoundationModel",
+    "LoadReport",
+    "ModelCard",
+    "get_model",
+    "register",
+]
+
+
+class _Registry(dict):
+    """A dictionary that helps with names it does not know."""
+
+    def __missing__(self, name):
+        raise KeyError(unknown("model", name, self))
+
+
+#: All models by key, in the order of the benchmark; your own come last.
+MODELS: dict[str, FoundationModel] = _Registry()
+
+
+def get_model(name: str) -> FoundationModel:
+    """Return a model by its key.
+
+    Raises
+    ------
+    KeyError
+        If there is none; the message names the nearest ones.
+    """
+    return MODELS[name]
+
+
+def register(model: FoundationModel) -> None:
+    """Add a model to :data:`MODELS` under its key.
+
+    Parameters
+    ----------
+    model : FoundationModel
+        An instance (not the class) of your own subclass.
+
+    Raises
+    ------
+    TypeError
+        If it is not an instance of :class:`FoundationModel`.
+    ValueError
+        If an attribute that every model has is not set, or if the key is taken.
+    """
+    if not isinstance(model, FoundationModel):
+        raise TypeError(f"register takes an instance of FoundationModel, not {model!r}")
+    unset = [a for a in ("key", "card", "spec", "dim") if not hasattr(model, a)]
+    if unset:
+        raise ValueError(f"{type(model).__name__} does not set {', '.join(unset)}")
+    if not isinstance(model.key, str) or not model.key.isidentifier():
+        raise ValueError(f"the key {model.key!r} is not a name (letters, digits, underscores)")
+    if model.key in MODELS:
+        raise ValueError(f"there is a model with the key {model.key!r} already")
+    MODELS[model.key] = model
+
+
+for _model in ():  # one instance of each, in the order of the benchmark
+    register(_model)

@@ -1,0 +1,201 @@
+"""Reading checkpoints that somebody else wrote: tensors only, or a clear refusal.
+
+A released checkpoint is a file from the internet. It may be a web page saved under the name of
+the weights, half a download, the weights of another network, or a pickle that runs a program.
+Nothing here unpickles freely: zip and legacy torch files go through
+``torch.load(weights_only=True)``, safetensors files are told by their content, not their suffix.
+"""
+
+import fnmatch
+import os
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+#: Top-level keys under which training code commonly keeps the weights.
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network")
+
+_SHOWN = 6
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that does not hold the weights of the encoder."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of a checkpoint.
+
+    Attributes
+    ----------
+    matched : list of str
+        Tensors that were loaded, by their names in the checkpoint.
+    missing : list of str
+        Tensors of the encoder that the checkpoint does not have and that no forward pass reads
+        (counters and unused running statistics), by their names in the encoder. A tensor that is
+        read and missing is an error.
+    unexpected : list of str
+        Tensors of the checkpoint that nobody knows.
+    ignored : list of str
+        Tensors of the checkpoint that belong to parts the encoder does not have (decoders, heads,
+        text towers) or that the encoder computes itself.
+    """
+
+    matched: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    ignored: list[str]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{len(names)} {field}" for field, names in vars(self).items())
+        return f"LoadReport({counts})"
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the first few of many names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a tensor name matches one of some shell-style patterns."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _refuse_by_content(path: Path, head: bytes, size: int) -> None:
+    """Raise for files that are clearly something else than weights."""
+    text = head.lstrip().lower()
+    if size == 0:
+        problem = "is empty; download it again"
+    elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        problem = (
+            "is a web page, not weights: the download was answered with a login, licence or error "
+            "page; open the source in a browser, accept its terms, and download again"
+        )
+    elif text.startswith(b"version https://git-lfs"):
+        problem = "is a Git LFS pointer, not weights; fetch the file itself (git lfs pull)"
+    elif text.startswith((b'{"error', b'{"message', b'{"status')):
+        problem = (
+            f"is an error message of a server, not weights: {head[:120].decode(errors='replace')}"
+        )
+    else:
+        return
+    raise CheckpointError(f"{path} {problem}")
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    """Tell a safetensors file by its header: length, then a JSON object."""
+    if len(head) < 9 or head[8:9] != b"{":
+        return False
+    (length,) = struct.unpack("<Q", head[:8])
+    # A truncated file still starts like this, so the length is not held against the size here.
+    return length < 100_000_000
+
+
+def read_checkpoint(path: str | os.PathLike) -> Mapping:
+    """Read the contents of a checkpoint file without running anything in it.
+
+    Parameters
+    ----------
+    path : path-like
+        A torch zip file, a legacy torch file or a safetensors file, whatever its suffix.
+
+    Returns
+    -------
+    mapping
+        Names to tensors (on the CPU), possibly nested in the container that was saved.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CheckpointError
+        If it is a folder, empty, a web page, truncated, of another format, or a pickle that asks
+        for anything but tensors and plain containers.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file; name the checkpoint file itself")
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        head = stream.read(512)
+    _refuse_by_content(path, head, size)
+    try:
+        if _is_safetensors(head, size):
+            return safetensors.torch.load_file(path, device="cpu")
+        zipped = head.startswith(b"PK\x03\x04")
+        # Memory-mapped, a checkpoint is never held twice; only the zip format can be.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A damaged file can make the readers fail in any way; none of them is the user's fault.
+        raise CheckpointError(_why_unreadable(path, size, str(error))) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, not a dictionary of tensors"
+        )
+    return content
+
+
+def _why_unreadable(path: Path, size: int, message: str) -> str:
+    unsafe = re.search(r"GLOBAL (\S+)|(?:global|Global)[: `]+([\w.]+)", message)
+    if unsafe:
+        name = next(group for group in unsafe.groups() if group).rstrip(".")
+        return (
+            f"{path} asks to run {name!r} when it is opened and is refused: only tensors and plain "
+            "containers are read. If you trust its source, save its weights as safetensors in a "
+            "separate environment"
+        )
+    if re.search(
+        r"central directory|zip archive|end of file|EOF|Ran out of input|too small|truncat"
+        r"|not fully covered|InvalidHeader|IncompleteMetadata|unexpected pos|out of bounds",
+        message,
+    ):
+        return f"{path} is truncated or damaged ({size} bytes); download it again"
+    reason = message.strip().splitlines()[0][:160] if message.strip() else "unknown format"
+    return f"{path} is not a torch or safetensors checkpoint: {reason}"
+
+
+def flatten(content: Mapping, containers: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Find the state dict in what was saved and drop everything that is not a tensor.
+
+    Parameters
+    ----------
+    content : mapping
+        What the file held, or a state dict.
+    containers : iterable of str
+        Keys under which the state dict may lie, the most specific first.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no tensor in it.
+    """
+    containers = (*containers, *CONTAINERS)
+    while True:
+        inner = next((content[k] for k in containers if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
+        if isinstance(name, str) and isinstance(value, torch.Tensor):
+            tensors[name] = value
+    if not tensors:
+        raise CheckpointError(
+            f"no tensors found; top-level entries are {some(map(repr, content)) or 'none'}, "
+            f"and weights were looked for under {some(map(repr, containers))}"
+        )
+    return tensors
