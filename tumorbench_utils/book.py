@@ -153,6 +153,11 @@ def executed_path(name: str, root: Path = settings.BOOK_ROOT) -> Path:
     return root / "_build" / "executed" / f"{name}.ipynb"
 
 
+def _part_path(name: str, root: Path) -> Path:
+    target = executed_path(name, root)
+    return target.with_name(f"{target.stem}.part.ipynb")
+
+
 def _record(path: Path) -> dict:
     """Return what the runner wrote into an executed notebook; empty if there is none."""
     try:
@@ -170,8 +175,7 @@ def _execute(name: str, root: Path) -> Outcome:
     """Run one chapter in this process; the executed copy appears only if all of it ran."""
     import papermill
 
-    target = executed_path(name, root)
-    part = target.with_name(f"{target.stem}.part.ipynb")
+    target, part = executed_path(name, root), _part_path(name, root)
     part.parent.mkdir(parents=True, exist_ok=True)
     key, start = chapter_key(name, root), time.perf_counter()
     try:
@@ -248,6 +252,8 @@ class _Workers:
         self.running[name] = process
         out, err = process.communicate()
         self.running.pop(name)
+        # A worker that was killed had no time to remove its part.
+        _part_path(name, self.root).unlink(missing_ok=True)
         try:
             return Outcome(**json.loads(out.strip().split("\n")[-1]))
         except ValueError:
