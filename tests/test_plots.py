@@ -1,0 +1,40 @@
+"""Labels that no figure or table may lack."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from tumorbench_utils import plots
+
+
+def test_label_names_edition_and_weights():
+    assert plots.label("phantom", "untrained") == (
+        "phantom edition: procedural scans, no patients | network: untrained"
+    )
+    assert "published" in plots.label("published")
+
+
+@pytest.mark.parametrize(("edition", "weights"), [("phantoms", None), ("phantom", "random")])
+def test_label_refuses_what_it_does_not_know(edition, weights):
+    with pytest.raises(ValueError, match="unknown"):
+        plots.label(edition, weights)
+
+
+def test_stamp_writes_the_label_on_the_figure():
+    figure = plots.stamp(plt.figure(), "released", "released features")
+    assert "released features" in figure.get_supxlabel()
+    plt.close(figure)
+
+
+def test_table_ends_its_caption_with_the_label():
+    html = plots.table(pd.DataFrame({"auc": [0.123]}), "phantom", caption="Scores.").to_html()
+    assert "Scores. [phantom edition" in html
+    assert "0.12" in html and "0.123" not in html
+
+
+def test_forest_puts_the_first_name_on_top():
+    figure, axes = plt.subplots()
+    plots.forest(axes, ["a", "b"], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7], reference=0.5)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"]
+    plt.close(figure)
