@@ -1,0 +1,193 @@
+"""Similarity of embeddings: hand-worked cases, invariances, nulls, and bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
+from sklearn.neighbors import NearestNeighbors
+
+from tumorbench_utils import similarity
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_overlap_of_four_directions_by_hand():
+    # Angles in degrees. A: 0-10 and 80-95 are each other's neighbours. B: 0-95 and 10-80 are.
+    def directions(*degrees):
+        angles = np.deg2rad(degrees)
+        return np.column_stack([np.cos(angles), np.sin(angles)])
+
+    A, B = directions(0, 10, 80, 95), directions(0, 50, 60, 5)
+    assert similarity.knn_overlap(A, B, k=1) == 0
+    assert similarity.knn_overlap(A, A, k=1) == 1
+    # Two of the three others, in A: {1,2} {0,2} {3,1} {2,1}; in B: {3,1} {2,3} {1,3} {0,1}.
+    assert similarity.knn_overlap(A, B, k=2) == pytest.approx((1 + 1 + 2 + 1) / 4)
+
+
+def test_overlap_equals_a_second_library(rng):
+    A, B = rng.normal(size=(60, 7)), rng.normal(size=(60, 5))
+    sets = []
+    for values in (A, B):
+        search = NearestNeighbors(n_neighbors=10, metric="cosine").fit(values)
+        sets.append([set(row) for row in search.kneighbors(return_distance=False)])
+    expected = np.mean([len(a & b) for a, b in zip(*sets, strict=True)])
+    assert similarity.knn_overlap(A, B) == pytest.approx(expected)
+
+
+def test_rsa_equals_a_second_library(rng):
+    A, B = rng.normal(size=(40, 7)), rng.normal(size=(40, 5))
+    expected = spearmanr(pdist(A, "cosine"), pdist(B, "cosine")).statistic
+    assert similarity.rsa(A, B) == pytest.approx(expected, abs=1e-12)
+
+
+def test_cka_equals_the_unbiased_estimator_written_out(rng):
+    A, B = rng.normal(size=(12, 3)), rng.normal(size=(12, 4))
+
+    def hsic(X, Y):
+        n = len(X)
+        K, L = X @ X.T, Y @ Y.T
+        np.fill_diagonal(K, 0)
+        np.fill_diagonal(L, 0)
+        one = np.ones(n)
+        return (
+            np.trace(K @ L)
+            + (one @ K @ one) * (one @ L @ one) / ((n - 1) * (n - 2))
+            - 2 * (one @ K @ L @ one) / (n - 2)
+        ) / (n * (n - 3))
+
+    expected = hsic(A, B) / np.sqrt(hsic(A, A) * hsic(B, B))
+    assert similarity.linear_cka(A, B) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("measure", ["linear_cka", "procrustes"])
+def test_rotation_shift_and_scale_change_nothing(rng, measure):
+    A = rng.normal(size=(50, 6))
+    rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    moved = 3 * A @ rotation + rng.normal(size=6)
+    assert similarity.MEASURES[measure](A, moved) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("measure", list(similarity.MEASURES))
+def test_measures_are_symmetric_and_full_for_equal_embeddings(rng, measure):
+    A, B = rng.normal(size=(40, 6)), rng.normal(size=(40, 9))
+    function = similarity.MEASURES[measure]
+    assert function(A, B) == pytest.approx(function(B, A))
+    assert function(A, A) == pytest.approx(10 if measure == "knn_overlap" else 1)
+
+
+def test_debiased_cka_of_unrelated_wide_embeddings_is_about_zero():
+    values = [
+        similarity.linear_cka(*np.random.default_rng(seed).normal(size=(2, 40, 400)))
+        for seed in range(40)
+    ]
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 4 * error
+
+
+def test_null_of_the_overlap_has_its_known_mean(rng):
+    A, B = rng.normal(size=(101, 5)), rng.normal(size=(101, 5))
+    null = similarity.permutation_null("knn_overlap", A, B, n=300, seed=1)
+    assert null.shape == (300,)
+    assert null.mean() == pytest.approx(10 * 10 / 100, abs=4 * null.std() / np.sqrt(300))
+
+
+@pytest.mark.parametrize("measure", list(similarity.MEASURES))
+def test_fast_null_equals_the_measure_on_permuted_rows(rng, measure):
+    A, B = rng.normal(size=(30, 5)), rng.normal(size=(30, 6))
+    fast = similarity.permutation_null(measure, A, B, n=5, seed=3)
+    function = similarity.MEASURES[measure]
+    slow = similarity.permutation_null(lambda a, b: function(a, b), A, B, n=5, seed=3)
+    np.testing.assert_allclose(fast, slow, atol=1e-5)
+
+
+def test_permutation_p_values_are_uniform_without_a_relation():
+    p = [
+        similarity.pairwise(
+            dict(zip("ab", np.random.default_rng(seed).normal(size=(2, 30, 4)), strict=True)),
+            "rsa",
+            n_permutations=99,
+        )["p"].item()
+        for seed in range(100)
+    ]
+    assert 0.35 < np.mean(p) < 0.65
+    assert np.mean(np.array(p) <= 0.05) < 0.15
+
+
+def test_pairwise_joins_by_lesion_and_finds_a_shared_signal(rng):
+    lesions = [f"l{i}" for i in range(60)]
+    shared = rng.normal(size=(60, 3))
+    a = pd.DataFrame(np.hstack([shared, rng.normal(size=(60, 3))]), index=lesions)
+    b = pd.DataFrame(shared @ rng.normal(size=(3, 5)), index=lesions).sample(frac=1, random_state=1)
+    result = similarity.pairwise({"a": a, "b": b}, "linear_cka", n_permutations=99)
+    assert result["p"].item() == pytest.approx(0.01)
+    assert result["value"].item() > result["null_high"].item()
+
+
+def test_half_sample_interval_covers_the_truth():
+    # Two noisy views of one signal; the truth is the value of a very large sample.
+    def views(n, seed):
+        rng = np.random.default_rng(seed)
+        signal = rng.normal(size=(n, 3))
+        return signal + 0.7 * rng.normal(size=(n, 3)), signal + 0.7 * rng.normal(size=(n, 3))
+
+    truth = similarity.linear_cka(*views(4000, 10_000))
+    covered = []
+    for seed in range(60):
+        _, low, high = similarity.subsample_interval("linear_cka", *views(80, seed), n=100)
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) > 0.85
+
+
+def test_regress_out_leaves_nothing_of_a_linear_effect(rng):
+    size = rng.normal(size=50)
+    A = np.outer(size, [1.0, 2.0]) + 5
+    np.testing.assert_allclose(similarity.regress_out(A, size), 0, atol=1e-10)
+    B = rng.normal(size=(50, 3))
+    left = similarity.regress_out(B, size)
+    np.testing.assert_allclose(left.T @ size, 0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("A", "B", "message"),
+    [
+        (np.ones((5, 2)), np.ones((6, 2)), "different numbers of lesions"),
+        (np.eye(5), np.full((5, 2), np.nan), "not finite"),
+        (np.eye(5), np.ones(5), "shape"),
+        (np.eye(5), [["x"] * 5] * 5, "numbers"),
+        (np.eye(5), pd.DataFrame(np.eye(5)), "cannot be joined"),
+    ],
+)
+@pytest.mark.parametrize("measure", list(similarity.MEASURES.values()))
+def test_bad_pairs_are_named(measure, A, B, message):
+    with pytest.raises(similarity.SimilarityError, match=message):
+        measure(A, B)
+
+
+def test_models_with_other_lesions_are_named():
+    a = pd.DataFrame(np.eye(4), index=list("abcd"))
+    with pytest.raises(
+        similarity.SimilarityError, match=r"different lesions.*'[de]'"
+    ):
+        similarity.linear_cka(a, a.rename(index={"d": "e"}))
+    with pytest.raises(similarity.SimilarityError, match="'a' twice"):
+        similarity.rsa(a, pd.concat([a, a.iloc[:1]]))
+
+
+def test_too_few_lesions_and_constant_embeddings_are_named(rng):
+    A = rng.normal(size=(10, 3))
+    with pytest.raises(similarity.SimilarityError, match="no 10 neighbours"):
+        similarity.knn_overlap(A, A)
+    with pytest.raises(similarity.SimilarityError, match="same embedding"):
+        similarity.linear_cka(A, np.ones((10, 3)))
+    with pytest.raises(similarity.SimilarityError, match="same embedding"):
+        similarity.rsa(A, np.ones((10, 3)))
+    with pytest.raises(similarity.SimilarityError, match="no direction"):
+        similarity.knn_overlap(A, np.zeros((10, 3)), k=2)
+    with pytest.raises(KeyError, match="unknown measure"):
+        similarity.permutation_null("cka", A, A, n=3, seed=0)
+    with pytest.raises(similarity.SimilarityError, match="permutations"):
+        similarity.permutation_null("rsa", A, A, n=0, seed=0)
