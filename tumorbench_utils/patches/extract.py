@@ -1,0 +1,167 @@
+"""The two functions that everything else calls."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tumorbench_utils.patches.grid import BenchmarkGrid
+from tumorbench_utils.patches.intensity import check_intensity
+from tumorbench_utils.patches.resample import box_of, sample
+from tumorbench_utils.patches.spec import AXIS_LETTERS, PatchError, PatchSpec
+from tumorbench_utils.patches.volume import open_volume
+from tumorbench_utils.settings import unknown
+
+GRIDS = ("exact", "monai14")
+
+
+def extract_patch(
+    image, seed_lps_mm: Sequence[float], spec: PatchSpec, *, grid: str = "exact"
+) -> np.ndarray:
+    """Cut the patch around one seed, as the published benchmark would.
+
+    Parameters
+    ----------
+    image : path-like or SimpleITK.Image
+        A CT in HU: ``.nii``, ``.nii.gz``, ``.mhd``, ``.mha``, ``.nrrd``, a folder with one DICOM
+        series, or an image in memory. Of a file only the region under the patch is read; of a
+        compressed one, what comes before it as well.
+    seed_lps_mm : sequence of 3 floats
+        Centre of the lesion in LPS mm (x to the left, y to the back, z to the head).
+    spec : PatchSpec
+        What the network wants to see.
+    grid : {"exact", "monai14"}
+        ``"exact"`` samples where the grid says. ``"monai14"`` repeats the coordinates of
+        MONAI 1.4 to 1.5, with which the published embeddings were made: they are stretched by a
+        fraction of a voxel across the scan.
+
+    Returns
+    -------
+    ndarray of float32, shape `spec.size`
+        Axes in the order of `spec.orientation`, values in `spec.out_range`. Outside the scan the
+        interpolation sees 0 HU; where the patch leaves the grid, it is filled with 0 *after*
+        scaling, evenly on both sides, so that a lesion at the border moves off centre. Both are
+        the benchmark's.
+
+    Raises
+    ------
+    PatchError
+        If the image cannot be read whole, is not a 3-D CT in HU on an even grid, or the seed is
+        not finite or further outside than half a patch.
+
+    References
+    ----------
+    Pai S et al. (2025), TumorImagingBench, for the patch; the MONAI project, for the grids.
+    """
+    return extract_patches(image, [seed_lps_mm], [spec], grid=grid)[0][0]
+
+
+def extract_patches(
+    image, seeds: Sequence[Sequence[float]], specs: Sequence[PatchSpec], *, grid: str = "exact"
+) -> list[list[np.ndarray]]:
+    """Cut the patches of all seeds and specs of one scan, reading it once.
+
+    Specs that differ in orientation and window only share one resampling.
+
+    Parameters
+    ----------
+    image, grid
+        As for :func:`extract_patch`.
+    seeds : sequence of n points, LPS mm
+    specs : sequence of m PatchSpec
+
+    Returns
+    -------
+    list of n lists of m ndarrays
+        ``result[a][b]`` is the patch of seed a for spec b.
+
+    Raises
+    ------
+    PatchError
+        As for :func:`extract_patch`; one bad seed refuses the call, and the message names it.
+    """
+    if grid not in GRIDS:
+        raise PatchError(unknown("grid", grid, GRIDS))
+    specs = _check_specs(specs)
+    points = _check_seeds(seeds)
+    volume = open_volume(image)
+    grids = {spec.spacing_mm: None for spec in specs}
+    for spacing in grids:
+        grids[spacing] = BenchmarkGrid(volume.affine, volume.shape, spacing)
+    crops = {}
+    for n, point in enumerate(points):
+        for spec in specs:
+            key = (n, spec.spacing_mm, spec.world_size)
+            if key not in crops:
+                what = f"{volume.name}, seed {n} {tuple(point.tolist())}"
+                crops[key] = grids[spec.spacing_mm].crop(point, spec.world_size, grid, what)
+    boxes = {key: box_of(crop, volume.shape) for key, crop in crops.items()}
+    values = dict(zip(boxes, volume.read(list(boxes.values())), strict=True))
+    check_intensity(volume, values.values())
+    hu = {}
+    for key, crop in crops.items():
+        hu[key] = sample(values.pop(key), boxes[key], volume.shape, crop)
+    return [
+        [_finish(hu[n, spec.spacing_mm, spec.world_size], spec) for spec in specs]
+        for n in range(len(points))
+    ]
+
+
+def _check_specs(specs) -> list[PatchSpec]:
+    if isinstance(specs, PatchSpec):
+        raise PatchError("specs must be a list of PatchSpec; put the one spec into a list")
+    specs = list(specs)
+    for spec in specs:
+        if not isinstance(spec, PatchSpec):
+            raise PatchError(f"specs must hold PatchSpec objects, got {type(spec).__name__}")
+    return specs
+
+
+def _check_seeds(seeds) -> np.ndarray:
+    try:
+        array = np.asarray(seeds)
+        if array.dtype.kind in "SU" or (array.dtype.kind == "O" and _has_text(array)):
+            raise TypeError("text")
+        points = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise PatchError(f"a seed must be three numbers in LPS mm, got {seeds!r}") from error
+    if points.size == 0 and points.ndim <= 2 and len(points) == 0:
+        return points.reshape(0, 3)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise PatchError(
+            f"each seed must be three numbers (x, y, z) in LPS mm, got an array of shape "
+            f"{points.shape[1:] or points.shape}"
+        )
+    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if bad.size:
+        raise PatchError(
+            f"seed {bad[0]} is not finite: {tuple(points[bad[0]].tolist())}; leave lesions "
+            "without coordinates out of the table"
+        )
+    return points
+
+
+def _has_text(array: np.ndarray) -> bool:
+    return any(isinstance(item, (str, bytes)) for item in array.ravel())
+
+
+def _finish(hu: np.ndarray, spec: PatchSpec) -> np.ndarray:
+    """Turn HU along x, y, z (RAS) to the spec's axes, scale, clip and fill up."""
+    letters = [AXIS_LETTERS[letter] for letter in spec.orientation]
+    turned = hu.transpose([axis for axis, _ in letters])
+    turned = turned[tuple(slice(None, None, sign) for _, sign in letters)]
+    low, high = spec.window_hu
+    bottom, top = spec.out_range
+    patch = np.zeros(spec.size, np.float32)
+    missing = [side - have for side, have in zip(spec.size, turned.shape, strict=True)]
+    inner = patch[
+        tuple(
+            slice(gap // 2, gap // 2 + have)
+            for gap, have in zip(missing, turned.shape, strict=True)
+        )
+    ]
+    np.subtract(turned, np.float32(low), out=inner)
+    inner /= np.float32(high - low)
+    inner *= np.float32(top - bottom)
+    inner += np.float32(bottom)
+    np.clip(inner, np.float32(bottom), np.float32(top), out=inner)
+    return patch

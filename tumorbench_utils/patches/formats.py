@@ -1,0 +1,224 @@
+"""Opening NIfTI, MetaImage and NRRD files without reading them whole.
+
+ITK reads the headers, so that where a scan lies in space is what ITK says. Only the plain
+layouts are read by offset here; everything else these formats allow is read whole by ITK.
+"""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from isal import igzip
+
+from tumorbench_utils.patches.spec import PatchError
+from tumorbench_utils.patches.volume import (
+    ArrayVolume,
+    StreamVolume,
+    Volume,
+    check_header,
+    unpacked,
+)
+
+SUFFIXES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd")
+
+_NIFTI_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
+    1280: "u8",
+}  # fmt: skip
+_META_TYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
+    "MET_UINT": "u4", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
+}  # fmt: skip
+_NRRD_TYPES = {
+    "signed char": "i1", "int8": "i1", "int8_t": "i1", "uchar": "u1", "unsigned char": "u1",
+    "uint8": "u1", "uint8_t": "u1", "short": "i2", "short int": "i2", "signed short": "i2",
+    "int16": "i2", "int16_t": "i2", "ushort": "u2", "unsigned short": "u2", "uint16": "u2",
+    "uint16_t": "u2", "int": "i4", "signed int": "i4", "int32": "i4", "int32_t": "i4",
+    "uint": "u4", "unsigned int": "u4", "uint32": "u4", "uint32_t": "u4", "float": "f4",
+    "double": "f8",
+}  # fmt: skip
+
+
+def open_file(path: Path) -> Volume:
+    """Open one image file by its suffix.
+
+    Raises
+    ------
+    PatchError
+        If the suffix is not one of :data:`SUFFIXES` or the file is not what it says.
+    """
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        return _open_nifti(path)
+    if name.endswith((".mhd", ".mha")):
+        return _open_meta(path)
+    if name.endswith(".nrrd"):
+        return _open_nrrd(path)
+    raise PatchError(
+        f"{path}: not a known image format; known are {', '.join(SUFFIXES)} and a folder with one "
+        "DICOM series (give the folder, not one of its files)"
+    )
+
+
+def _header(path: Path, reader_name: str):
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(reader_name)
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    check_header(str(path), reader, reader.GetNumberOfComponents())
+    return reader
+
+
+def _read_whole(path: Path, reader_name: str) -> ArrayVolume:
+    image = sitk.ReadImage(str(path), imageIO=reader_name)
+    return ArrayVolume(str(path), image, sitk.GetArrayViewFromImage(image), keep=image)
+
+
+def _map(path: Path, header, dtype: np.dtype, offset: int, rescale=None) -> ArrayVolume:
+    shape = tuple(reversed(header.GetSize()))
+    need, have = offset + int(np.prod(shape)) * dtype.itemsize, path.stat().st_size
+    if have < need:
+        raise PatchError(
+            f"{path}: the file is cut off: it holds {have} bytes, the image needs {need}; fetch "
+            "or copy it again"
+        )
+    array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    return ArrayVolume(str(path), header, array.view(np.ndarray), rescale, keep=array)
+
+
+def _open_nifti(path: Path) -> Volume:
+    packed = path.name.lower().endswith(".gz")
+    with open(path, "rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+        if packed != is_gzip:
+            raise PatchError(
+                f"{path}: the file is {'not ' if packed else ''}gzip-compressed, against its "
+                f"name; {'check what it is' if packed else 'rename it to .nii.gz'}"
+            )
+        file.seek(0)
+        start = (unpacked(file, "gzip") if packed else file).read(352)
+    twin = path.with_name(path.name[:-3])
+    if packed and twin.exists():
+        raise PatchError(
+            f"{path}: {twin.name} lies beside it, and some readers take the voxels from there; "
+            "remove or move one of the two"
+        )
+    if len(start) < 352:
+        raise PatchError(f"{path}: too short for a NIfTI file; fetch or convert it again")
+    order = next((o for o in "<>" if struct.unpack(o + "i", start[:4])[0] in (348, 540)), None)
+    if order is None:
+        raise PatchError(f"{path}: not a NIfTI file; check what it is and fetch it again")
+    header = _header(path, "NiftiImageIO")
+    if struct.unpack(order + "i", start[:4])[0] != 348 or start[344:348] != b"n+1\0":
+        return _read_whole(path, "NiftiImageIO")
+    dims = struct.unpack(order + "8h", start[40:56])
+    code, _ = struct.unpack(order + "2h", start[70:74])
+    offset, slope, intercept = struct.unpack(order + "3f", start[108:120])
+    qform, sform = struct.unpack(order + "2h", start[252:256])
+    if qform == 0 and sform == 0:
+        raise PatchError(
+            f"{path}: the header says nothing about orientation (qform and sform codes are 0); "
+            "convert it again from the original images"
+        )
+    if code not in _NIFTI_TYPES or dims[1:4] != header.GetSize():
+        return _read_whole(path, "NiftiImageIO")
+    dtype = np.dtype(order + _NIFTI_TYPES[code])
+    rescale = None
+    if slope != 0 and np.isfinite([slope, intercept]).all() and (slope, intercept) != (1, 0):
+        rescale = (slope, intercept)
+    if packed:
+        return StreamVolume(
+            str(path), header, dtype, path=path, start=0, skip=int(offset), wrapper="gzip",
+            rescale=rescale,
+        )  # fmt: skip
+    return _map(path, header, dtype, int(offset), rescale)
+
+
+def _open_meta(path: Path) -> Volume:
+    header = _header(path, "MetaImageIO")
+    fields = _meta_fields(path)
+    data = fields.get("elementdatafile", "")
+    big = "true" in (
+        fields.get("binarydatabyteordermsb", ""),
+        fields.get("elementbyteordermsb", ""),
+    )
+    order = ">" if big else "<"
+    kind = _META_TYPES.get(fields.get("elementtype", "").upper())
+    plain = fields.get("binarydata", "true") == "true" and fields.get("headersize", "0") == "0"
+    if data.lower() == "local" or kind is None or not plain or "%" in data or data == "list":
+        return _read_whole(path, "MetaImageIO")
+    name = Path(data)
+    if name.is_absolute() or ".." in name.parts:
+        raise PatchError(
+            f"{path}: its voxels are said to lie in {data!r}, outside its own folder; keep the two "
+            "files together"
+        )
+    voxels = path.parent / name
+    if not voxels.is_file():
+        raise PatchError(
+            f"{path}: the file with its voxels, {data!r}, is missing; put it beside the header"
+        )
+    dtype = np.dtype(order + kind)
+    if fields.get("compresseddata", "false") == "true":
+        size = int(fields.get("compresseddatasize", 0))
+        if size > voxels.stat().st_size:
+            raise PatchError(
+                f"{voxels}: the file is cut off: it holds {voxels.stat().st_size} bytes, the "
+                f"header says {size}; fetch or copy it again"
+            )
+        return StreamVolume(str(path), header, dtype, path=voxels, start=0, skip=0, wrapper="zlib")
+    expected = int(np.prod(header.GetSize())) * dtype.itemsize
+    if voxels.stat().st_size > expected:
+        raise PatchError(
+            f"{voxels}: the file holds {voxels.stat().st_size} bytes, the header {path.name} "
+            f"describes {expected}; the two do not belong together"
+        )
+    volume = _map(voxels, header, dtype, 0)
+    volume.name = str(path)
+    return volume
+
+
+def _meta_fields(path: Path) -> dict[str, str]:
+    """Return the header of a MetaImage as lower-case keys and values (file names as they are)."""
+    fields = {}
+    with open(path, "rb") as file:
+        for line in file:
+            key, _, value = line.decode("utf-8", "replace").partition("=")
+            key, value = key.strip().lower(), value.strip()
+            fields[key] = value if key == "elementdatafile" else value.lower()
+            if key == "elementdatafile":
+                break
+    return fields
+
+
+def _open_nrrd(path: Path) -> Volume:
+    header = _header(path, "NrrdImageIO")
+    fields, start = _nrrd_fields(path)
+    kind = _NRRD_TYPES.get(fields.get("type", ""))
+    encoding = fields.get("encoding", "")
+    plain = not {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"} & set(
+        fields
+    )
+    size = tuple(int(n) for n in fields.get("sizes", "").split() if n.isdigit())
+    known = encoding in ("raw", "gzip", "gz") and "endian" in fields
+    if kind is None or not plain or not known or size != header.GetSize():
+        return _read_whole(path, "NrrdImageIO")
+    dtype = np.dtype((">" if fields["endian"] == "big" else "<") + kind)
+    if encoding == "raw":
+        return _map(path, header, dtype, start)
+    return StreamVolume(str(path), header, dtype, path=path, start=start, skip=0, wrapper="gzip")
+
+
+def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
+    """Return the header of a NRRD file and the byte after it."""
+    fields = {}
+    with open(path, "rb") as file:
+        for line in file:
+            text = line.decode("utf-8", "replace").strip()
+            if not text:
+                return fields, file.tell()
+            key, colon, value = text.partition(":")
+            if colon and not text.startswith("#") and not value.startswith("="):
+                fields[key.strip().lower()] = value.strip().lower()
+    raise PatchError(f"{path}: the header has no end; the file is cut off, fetch it again")

@@ -1,0 +1,182 @@
+"""Where the voxels of a patch lie in the file: the arithmetic of the published benchmark.
+
+The benchmark turns a scan to run L, P, S, resamples all of it onto a grid along the RAS world
+axes, and cuts a cube around the seed. Here the same coordinates are worked out for the cube alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tumorbench_utils.patches.spec import PatchError
+
+#: Sign that turns LPS world coordinates into RAS and back.
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+
+#: A file whose spacing is this close to the wanted one (mm) keeps its own.
+SPACING_TOLERANCE = 1e-3
+
+#: Coordinates that stray less than this from a separable grid count as separable (voxels).
+_SEPARABLE = 1e-9
+
+
+def world_axes(affine: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return for each array axis the world axis it runs along most, and the sign.
+
+    The rotation nearest to `affine` is taken; array axes choose in the order of their largest
+    component, and no world axis is chosen twice (the rule of nibabel's ``io_orientation``).
+
+    Parameters
+    ----------
+    affine : ndarray, shape (4, 4)
+        Voxel to world coordinates.
+
+    Returns
+    -------
+    axes, signs : list of int, length 3
+    """
+    left, _, right = np.linalg.svd(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    rotation = left @ right
+    axes, signs = [0, 0, 0], [1, 1, 1]
+    for column in np.argsort(np.min(-(rotation**2), axis=0), kind="stable"):
+        axis = int(np.argmax(np.abs(rotation[:, column])))
+        axes[column] = axis
+        signs[column] = 1 if rotation[axis, column] >= 0 else -1
+        rotation[axis, :] = 0
+    return axes, signs
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a patch that lies on the benchmark's grid, and where it reads the file.
+
+    Attributes
+    ----------
+    shape : tuple of 3 ints
+        Voxels along the world axes x, y, z.
+    matrix : ndarray, shape (3, 4)
+        From the crop's index (x, y, z, 1), RAS, to file index (i, j, k).
+    """
+
+    shape: tuple[int, int, int]
+    matrix: np.ndarray
+
+    def separable_axes(self) -> list[int] | None:
+        """Return the world axis of each file axis if every file axis follows only one."""
+        linear = np.abs(self.matrix[:, :3])
+        axes = [int(axis) for axis in linear.argmax(axis=1)]
+        reach = linear * (np.array(self.shape) - 1)
+        reach[range(3), axes] = 0
+        return axes if len(set(axes)) == 3 and reach.sum(axis=1).max() < _SEPARABLE else None
+
+    def coordinates(self, file_axis: int, world_axis: int) -> np.ndarray:
+        """Return the file coordinates along one axis of a separable crop, shape (n,)."""
+        middle = (np.array(self.shape) - 1) / 2
+        row = self.matrix[file_axis].copy()
+        rest = [axis for axis in range(3) if axis != world_axis]
+        start = row[3] + row[rest] @ middle[rest]
+        return row[world_axis] * np.arange(self.shape[world_axis]) + start
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lowest and highest file coordinates of the crop, two arrays of shape (3,)."""
+        last = np.array(self.shape) - 1.0
+        low = np.minimum(self.matrix[:, :3] * last, 0).sum(axis=1) + self.matrix[:, 3]
+        high = np.maximum(self.matrix[:, :3] * last, 0).sum(axis=1) + self.matrix[:, 3]
+        return low, high
+
+
+class BenchmarkGrid:
+    """The grid onto which the benchmark would resample a scan.
+
+    Parameters
+    ----------
+    affine_lps : ndarray, shape (4, 4)
+        File index (i, j, k) to LPS mm.
+    shape : tuple of 3 ints
+        Voxels of the file along i, j, k.
+    spacing_mm : tuple of 3 floats
+        Wanted spacing along x, y, z.
+    """
+
+    def __init__(
+        self,
+        affine_lps: np.ndarray,
+        shape: tuple[int, int, int],
+        spacing_mm: tuple[float, float, float],
+    ):
+        affine = np.diag([*LPS_TO_RAS, 1.0]) @ affine_lps
+        axes, signs = world_axes(affine)
+        # Turn the array to run L, P, S: `turn` takes an index of the turned array to the file's.
+        turn = np.zeros((4, 4))
+        turn[3, 3] = 1
+        turned_shape = np.zeros(3)
+        for file_axis, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
+            flip = sign != LPS_TO_RAS[axis]
+            turn[file_axis, axis] = -1 if flip else 1
+            turn[file_axis, 3] = shape[file_axis] - 1 if flip else 0
+            turned_shape[axis] = shape[file_axis]
+        source = affine @ turn
+        wanted = np.array(spacing_mm)
+        own = np.sqrt((source[:3, :3] ** 2).sum(axis=0))
+        near = np.abs(own - wanted) <= SPACING_TOLERANCE
+        target = np.diag([*np.where(near, own, wanted), 1.0])
+
+        ends = np.meshgrid(*[(0.0, n - 1.0) for n in turned_shape], indexing="ij")
+        corners = np.concatenate([np.reshape(ends, (3, 8)), np.ones((1, 8))])
+        on_target = (np.linalg.solve(target, source) @ corners)[:3]
+        self.size = np.round(np.ptp(on_target, axis=1) + 1)
+        for corner in range(8):
+            if np.abs(np.min(on_target - on_target[:, [corner]], axis=1)).max() <= 1e-8:
+                target[:3, 3] = (source @ corners)[:3, corner]
+                break
+        else:
+            half = source[:3, :3] @ (turned_shape / 2) + source[:3, 3]
+            target[:3, 3] = half - target[:3, :3] @ (self.size / 2)
+        self.target = target
+        self._turn = turn
+        self._turned_shape = turned_shape
+        self._to_source = np.linalg.solve(source, target)
+
+    def crop(
+        self, seed_lps_mm: np.ndarray, size: tuple[int, int, int], grid: str, what: str
+    ) -> Crop:
+        """Return the part of the cube around a seed that lies on the grid.
+
+        Parameters
+        ----------
+        seed_lps_mm : ndarray, shape (3,)
+        size : tuple of 3 ints
+            Voxels along x, y, z.
+        grid : {"exact", "monai14"}
+            See :func:`tumorbench_utils.patches.extract_patch`.
+        what : str
+            Names the file and the seed in messages.
+
+        Raises
+        ------
+        PatchError
+            If no voxel of the cube lies on the grid.
+        """
+        seed = np.append(LPS_TO_RAS * seed_lps_mm, 1.0)
+        centre = np.trunc((np.linalg.inv(self.target) @ seed)[:3])
+        half = np.array(size) // 2
+        low, high = np.maximum(centre - half, 0), np.minimum(centre + half, self.size)
+        if np.any(high <= low):
+            far = np.maximum(np.maximum(-centre, centre - self.size + 1), 0)
+            miles = ", ".join(f"{mm:.0f} mm" for mm in far * np.diag(self.target)[:3])
+            raise PatchError(
+                f"{what}: the seed lies further outside the scan than half a patch "
+                f"({miles} along x, y, z); check that it belongs to this scan and that it is in "
+                "LPS mm (x and y change sign between LPS and RAS)"
+            )
+        matrix = self._to_source[:3].copy()
+        if grid == "monai14":
+            stretch = self.size / np.maximum(self.size - 1, 1)
+            shrink = (self._turned_shape - 1) / self._turned_shape
+            matrix[:, 3] += -0.5 * matrix[:, :3].sum(axis=1) + 0.5
+            matrix[:, :3] *= stretch
+            matrix *= shrink[:, None]
+        matrix[:, 3] += matrix[:, :3] @ low
+        matrix = self._turn[:3, :3] @ matrix
+        matrix[:, 3] += self._turn[:3, 3]
+        return Crop(tuple(int(n) for n in high - low), matrix)

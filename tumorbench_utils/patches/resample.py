@@ -1,0 +1,86 @@
+"""Trilinear sampling of a box of a scan, with 0 HU outside the scan."""
+
+import numpy as np
+
+from tumorbench_utils.patches.grid import Crop
+
+
+def box_of(crop: Crop, shape: tuple[int, int, int]) -> tuple[tuple[int, int], ...]:
+    """Return the part of the file that a crop reads, as (start, stop) along i, j, k.
+
+    A range is empty (start = stop) where the crop lies beside the volume.
+    """
+    low, high = crop.bounds()
+    start = np.clip(np.floor(low - 1e-6), 0, shape).astype(int)
+    stop = np.clip(np.floor(high + 1e-6) + 2, start, shape).astype(int)
+    return tuple((int(a), int(b)) for a, b in zip(start, stop, strict=True))
+
+
+def sample(
+    values: np.ndarray, box: tuple[tuple[int, int], ...], shape: tuple[int, int, int], crop: Crop
+) -> np.ndarray:
+    """Sample a crop from the voxels of its box.
+
+    Parameters
+    ----------
+    values : ndarray, shape (k, j, i)
+        The voxels of `box`, slowest file axis first.
+    box : three pairs (start, stop)
+        Along i, j, k, as from :func:`box_of`.
+    shape : tuple of 3 ints
+        Voxels of the file along i, j, k.
+    crop : Crop
+
+    Returns
+    -------
+    ndarray of float32, shape `crop.shape`
+        HU along x, y, z (RAS).
+    """
+    if values.size == 0:
+        return np.zeros(crop.shape, np.float32)
+    axes = crop.separable_axes()
+    if axes is None:
+        return _sample_oblique(values, box, crop)
+    return _sample_separable(values, box, crop, axes)
+
+
+def _sample_separable(values, box, crop, axes):
+    """Interpolate along one axis after the other, the one that shrinks the box most first."""
+    lines = []
+    for file_axis, world_axis in enumerate(axes):
+        (start, stop), u = box[file_axis], crop.coordinates(file_axis, world_axis)
+        floor = np.floor(u)
+        fraction = u - floor
+        index = floor.astype(int) - start
+        n = stop - start
+        pairs = []
+        for i, weight in ((index, 1 - fraction), (index + 1, fraction)):
+            inside = (i >= 0) & (i < n)
+            pairs.append((np.clip(i, 0, n - 1), np.where(inside, weight, 0.0)))
+        lines.append((len(u) / n, 2 - file_axis, pairs))
+    for _, axis, ((i0, w0), (i1, w1)) in sorted(lines, key=lambda line: line[0]):
+        along = tuple(-1 if a == axis else 1 for a in range(3))
+        low = values.take(i0, axis=axis) * w0.reshape(along)
+        high = values.take(i1, axis=axis) * w1.reshape(along)
+        values = np.add(low, high, out=low)
+    # File axes are now k, j, i; axes[f] is the world axis of file axis f.
+    return np.ascontiguousarray(
+        values.transpose([2 - axes.index(axis) for axis in range(3)]), np.float32
+    )
+
+
+def _sample_oblique(values, box, crop):
+    """Interpolate at every point on its own: the axes of scan and patch are at an angle."""
+    from scipy.ndimage import affine_transform
+
+    start = np.array([pair[0] for pair in box])
+    matrix = crop.matrix[::-1]
+    return affine_transform(
+        values.astype(np.float64),
+        matrix[:, :3],
+        matrix[:, 3] - start[::-1],
+        output_shape=crop.shape,
+        order=1,
+        mode="grid-constant",
+        cval=0.0,
+    ).astype(np.float32)

@@ -1,0 +1,271 @@
+"""A scan of which only parts are read: in memory, mapped from a file, or unpacked as it streams."""
+
+import contextlib
+import io
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from isal import igzip, isal_zlib
+
+from tumorbench_utils.patches.spec import PatchError
+
+#: Rows that are looked at throughout a scan to tell whether it is in HU.
+SAMPLED_ROWS = 64
+
+#: A compressed file is read to its end, and its checksum compared, if no more than this (bytes,
+#: unpacked) is left behind the part that is needed; about 0.05 s.
+VERIFY_REST = 32 << 20
+
+_CHUNK = 1 << 18
+
+Box = tuple[tuple[int, int], ...]
+
+
+class Volume:
+    """A 3-D scan: where it lies in space and how to read boxes of it.
+
+    Parameters
+    ----------
+    name : str
+        The file or folder, for messages.
+    header : object with SimpleITK's ``GetSize``, ``GetSpacing``, ``GetOrigin``, ``GetDirection``
+    dtype : numpy dtype
+        Of the voxels as they are returned.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        File index (i, j, k) to LPS mm.
+    shape : tuple of 3 ints
+        Voxels along i, j, k.
+    rows : list of ndarray
+        Rows from all over the part of the scan that was passed in reading.
+    """
+
+    def __init__(self, name: str, header, dtype):
+        self.name = name
+        self.dtype = np.dtype(dtype)
+        self.shape = tuple(int(n) for n in header.GetSize())
+        spacing, direction = np.array(header.GetSpacing()), np.array(header.GetDirection())
+        self.affine = np.eye(4)
+        self.affine[:3, :3] = direction.reshape(3, 3) @ np.diag(spacing)
+        self.affine[:3, 3] = header.GetOrigin()
+        if min(self.shape) < 1:
+            raise PatchError(f"{name}: the image holds no voxels (size {self.shape})")
+        if not np.isfinite(self.affine).all() or spacing.min() <= 0:
+            raise PatchError(
+                f"{name}: the header holds no usable geometry (spacing {tuple(spacing.tolist())}, "
+                f"origin {tuple(header.GetOrigin())}); convert the original images again"
+            )
+        if np.linalg.matrix_rank(direction.reshape(3, 3)) < 3:
+            raise PatchError(f"{name}: two axes of the image run in the same direction")
+        self.rows: list[np.ndarray] = []
+
+    def read(self, boxes: list[Box]) -> list[np.ndarray]:
+        """Return the voxels of each box, slowest file axis first: shape (k, j, i)."""
+        raise NotImplementedError
+
+    def sampled_rows(self) -> list[tuple[int, int]]:
+        """Return (k, j) of rows spread evenly through the scan."""
+        n = np.arange(SAMPLED_ROWS)
+        k = ((n + 0.5) / SAMPLED_ROWS * self.shape[2]).astype(int)
+        j = ((n * 0.6180339887498949) % 1 * self.shape[1]).astype(int)
+        return list(zip(k.tolist(), j.tolist(), strict=True))
+
+
+class ArrayVolume(Volume):
+    """A scan whose voxels lie in an array (k, j, i), in memory or mapped from a file."""
+
+    def __init__(self, name: str, header, array: np.ndarray, rescale=None, keep=None):
+        super().__init__(name, header, array.dtype)
+        self._array = array
+        self._rescale = rescale
+        self._keep = keep  # The owner of the memory that `array` looks at.
+
+    def read(self, boxes: list[Box]) -> list[np.ndarray]:
+        self.rows = [_hu(self._array[k, j], self._rescale) for k, j in self.sampled_rows()]
+        return [_hu(self._array[_slices(box)], self._rescale) for box in boxes]
+
+
+class StreamVolume(Volume):
+    """A scan in a compressed file, unpacked slice by slice up to the last one that is needed.
+
+    Parameters
+    ----------
+    name, header, dtype
+        As for :class:`Volume`.
+    path : Path
+    start : int
+        Byte of the file at which the compressed stream begins.
+    skip : int
+        Unpacked bytes before the first voxel.
+    wrapper : {"gzip", "zlib"}
+    rescale : tuple of 2 floats, optional
+        Slope and intercept.
+    """
+
+    def __init__(self, name, header, dtype, *, path, start, skip, wrapper, rescale=None):
+        super().__init__(name, header, dtype)
+        self._path, self._start, self._skip = path, start, skip
+        self._wrapper, self._rescale = wrapper, rescale
+
+    def read(self, boxes: list[Box]) -> list[np.ndarray]:
+        ni, nj, nk = self.shape
+        results = [
+            np.empty([stop - start for start, stop in reversed(box)], self.dtype) for box in boxes
+        ]
+        last = max((box[2][1] for box in boxes), default=0)
+        wanted: dict[int, list[int]] = {}
+        for k, j in self.sampled_rows():
+            wanted.setdefault(k, []).append(j)
+        plane = np.empty((nj, ni), self.dtype)
+        with readable(self.name), open(self._path, "rb") as file:
+            file.seek(self._start)
+            stream = unpacked(file, self._wrapper)
+            _fill(stream, memoryview(bytearray(self._skip)), self.name)
+            for k in range(last):
+                _fill(stream, memoryview(plane).cast("B"), self.name)
+                self.rows += [_hu(plane[j].copy(), self._rescale) for j in wanted.get(k, ())]
+                for box, result in zip(boxes, results, strict=True):
+                    (i0, i1), (j0, j1), (k0, k1) = box
+                    if k0 <= k < k1:
+                        result[k - k0] = plane[j0:j1, i0:i1]
+            rest = (nk - last) * plane.nbytes
+            if rest <= VERIFY_REST or not self._ends_right():
+                _drain(stream, rest, self.name)
+        return [_hu(result, self._rescale) for result in results]
+
+    def _ends_right(self) -> bool:
+        """Say whether the last four bytes of a gzip file give the length that it should have."""
+        if self._wrapper != "gzip":
+            return False
+        with open(self._path, "rb") as file:
+            file.seek(-4, os.SEEK_END)
+            (length,) = struct.unpack("<I", file.read(4))
+        expected = self._skip + int(np.prod(self.shape)) * self.dtype.itemsize
+        return length == expected % (1 << 32)
+
+
+def open_volume(image) -> Volume:
+    """Open a path or a SimpleITK image for :func:`tumorbench_utils.patches.extract_patches`.
+
+    Raises
+    ------
+    PatchError
+        If it is neither, does not exist, or is not a 3-D scan that can be read.
+    """
+    from tumorbench_utils.patches import dicom, formats
+
+    if isinstance(image, sitk.Image):
+        check_header("the image", image, image.GetNumberOfComponentsPerPixel())
+        return ArrayVolume("the image", image, sitk.GetArrayViewFromImage(image), keep=image)
+    if not isinstance(image, (str, os.PathLike)) or isinstance(os.fspath(image), bytes):
+        raise PatchError(
+            f"an image must be a path or a SimpleITK image, got {type(image).__name__}; an array "
+            "alone does not say where it lies in space"
+        )
+    path = Path(image)
+    with readable(str(path)):
+        if path.is_dir():
+            return dicom.open_series(path)
+        if not path.exists():
+            raise PatchError(f"{path}: there is no such file; check the path of the scan")
+        if path.stat().st_size == 0:
+            raise PatchError(f"{path}: the file is empty; fetch or convert it again")
+        return formats.open_file(path)
+
+
+def check_header(name: str, header, components: int) -> None:
+    """Refuse what is not one 3-D image of single values."""
+    if header.GetDimension() != 3:
+        raise PatchError(
+            f"{name}: the image has {header.GetDimension()} dimensions, a scan has 3; take one "
+            "volume out of a series in time, or put the slices of a scan together"
+        )
+    pixel = header.GetPixelIDValue() if hasattr(header, "GetPixelIDValue") else 0
+    if components != 1 or pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise PatchError(
+            f"{name}: each voxel holds several values (colour, vectors or complex numbers); a CT "
+            "holds one, in HU"
+        )
+
+
+@contextlib.contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what reading a bad file may raise into a PatchError that names it."""
+    try:
+        yield
+    except PatchError:
+        raise
+    except (EOFError, isal_zlib.error, igzip.BadGzipFile) as error:
+        raise PatchError(
+            f"{name}: the compressed data are cut off or damaged ({error}); fetch or convert the "
+            "file again"
+        ) from error
+    except (OSError, ValueError, OverflowError, struct.error) as error:
+        raise PatchError(f"{name}: cannot be read ({error}); fetch or convert it again") from error
+    except RuntimeError as error:  # SimpleITK: the last line holds the reason.
+        reason = str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ")
+        raise PatchError(f"{name}: cannot be read ({reason}); convert it again") from error
+
+
+class _ZlibStream(io.RawIOBase):
+    """Unpack a zlib stream into the caller's buffer."""
+
+    def __init__(self, file):
+        self._file = file
+        self._inflate = isal_zlib.decompressobj()
+        self._ready = memoryview(b"")
+
+    def readinto(self, buffer) -> int:
+        while not self._ready and not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._file.read(_CHUNK)
+            if not packed:
+                raise EOFError("the stream ends early")
+            self._ready = memoryview(self._inflate.decompress(packed, 4 * _CHUNK))
+        n = min(len(buffer), len(self._ready))
+        buffer[:n] = self._ready[:n]
+        self._ready = self._ready[n:]
+        return n
+
+
+def unpacked(file, wrapper: str):
+    """Return a stream with ``readinto`` that unpacks `file` from where it stands."""
+    return igzip.IGzipFile(fileobj=file, mode="rb") if wrapper == "gzip" else _ZlibStream(file)
+
+
+def _fill(stream, buffer: memoryview, name: str) -> None:
+    done = 0
+    while done < len(buffer):
+        n = stream.readinto(buffer[done:])
+        if not n:
+            raise PatchError(
+                f"{name}: the file ends before the image does; it is cut off, fetch it again"
+            )
+        done += n
+
+
+def _drain(stream, at_least: int, name: str) -> None:
+    """Read to the end, so that the checksum is compared and a missing rest is found."""
+    buffer, left = memoryview(bytearray(_CHUNK)), at_least
+    while n := stream.readinto(buffer):
+        left -= n
+    if left > 0:
+        raise PatchError(
+            f"{name}: {left} bytes are missing at the end of the image; the file is cut off, "
+            "fetch it again"
+        )
+
+
+def _slices(box: Box) -> tuple[slice, ...]:
+    return tuple(slice(start, stop) for start, stop in reversed(box))
+
+
+def _hu(values: np.ndarray, rescale: tuple[float, float] | None) -> np.ndarray:
+    if rescale is not None:
+        return (values.astype(np.float64) * rescale[0] + rescale[1]).astype(np.float32)
+    return values.astype(np.float32) if values.dtype.kind == "f" else np.array(values)
