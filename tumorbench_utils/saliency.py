@@ -1,0 +1,227 @@
+"""Which voxels an embedding depends on, and how well that agrees with where the lesion is."""
+
+import copy
+import itertools
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.transforms import GaussianSmooth
+from scipy import ndimage
+
+from tumorbench_utils import stats
+
+
+class SaliencyError(ValueError):
+    """A patch, a mask or a map that saliency cannot be computed or scored for."""
+
+
+def _check_patch(patch) -> np.ndarray:
+    values = np.asarray(patch, dtype=np.float32)
+    if values.ndim != 3:
+        raise SaliencyError(f"a patch has three axes (d0, d1, d2), not the shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise SaliencyError("the patch holds values that are not finite")
+    if np.ptp(values) == 0:
+        raise SaliencyError(
+            f"all voxels of the patch are {values.flat[0]:g}: there is nothing to occlude. Look at "
+            "the seed point and the intensity window"
+        )
+    return values
+
+
+def _windows(shape: tuple[int, ...], mask: int, overlap: float) -> list[tuple[slice, ...]]:
+    if isinstance(mask, bool) or not isinstance(mask, int | np.integer) or mask < 1:
+        raise SaliencyError(f"mask is the side of a cube in voxels, a whole number, not {mask!r}")
+    if mask > min(shape):
+        raise SaliencyError(f"a mask of {mask} voxels is larger than the patch {tuple(shape)}")
+    if not 0 <= overlap < 1:
+        raise SaliencyError(f"overlap lies in 0 <= overlap < 1, not {overlap!r}")
+    step = max(1, int(mask * (1 - overlap)))
+    return dense_patch_slices(shape, (mask,) * 3, (step,) * 3)
+
+
+def _soft_cube(mask: int) -> torch.Tensor:
+    """Return the factor (mask, mask, mask) of an occlusion: 0 in the middle, 1 far from it."""
+    point = torch.zeros(1, mask, mask, mask)
+    point[0, mask // 2, mask // 2, mask // 2] = 1
+    bump = torch.as_tensor(GaussianSmooth(sigma=mask / 4)(point))[0]
+    return (bump.max() - bump) / (bump.max() - bump.min()) if mask > 1 else torch.zeros(1, 1, 1)
+
+
+def occlusion_map(
+    model, module: torch.nn.Module, patch, *, mask: int = 12, overlap: float = 0.25
+) -> np.ndarray:
+    """Return how far the embedding moves when a soft cube around each voxel is occluded.
+
+    As published, and as ``monai.visualize.OcclusionSensitivity`` computes it: a cube of `mask`
+    voxels is multiplied by one minus a Gaussian bump, wherever sliding windows of that size and
+    `overlap` stand; the embeddings of the windows that cover a voxel are averaged with Gaussian
+    weights; the map is one minus the cosine of that average with the embedding of the whole patch.
+    The average is never formed: its cosine follows from the inner products of the windows'
+    embeddings, so the cost is one forward pass per window and the memory that of one batch.
+
+    Parameters
+    ----------
+    model : FoundationModel
+        Its ``encode`` runs `module`; embeddings do not depend on batch mates.
+    module : torch.nn.Module
+        As made by ``model.build``.
+    patch : array-like, shape (d0, d1, d2)
+        As ``patches.extract_patch`` gives it for ``model.spec``. Occluded voxels tend to 0: air
+        for networks with inputs 0..1, about water for those with -1..1.
+    mask : int
+        Side of the cube in voxels.
+    overlap : float
+        Share of a window that the next one covers again, 0 <= overlap < 1.
+
+    Returns
+    -------
+    ndarray of float32, shape (d0, d1, d2)
+        Cosine distance, 0 to 2, on the grid of the patch; higher: the embedding depends more on
+        the surroundings of this voxel.
+
+    Raises
+    ------
+    SaliencyError
+        If the patch is constant, not finite or not 3-D, or the mask does not fit into it.
+
+    References
+    ----------
+    Zeiler and Fergus (2014), Visualizing and understanding convolutional networks.
+    """
+    patch = _check_patch(patch)
+    windows = _windows(patch.shape, mask, overlap)
+    image = torch.from_numpy(patch)[None, None]
+    keep = _soft_cube(mask)
+    whole = model.encode(module, image)
+    embeddings = torch.empty(len(windows), whole.shape[1])
+    size = 8
+    for start in range(0, len(windows), size):
+        batch = image.repeat(len(windows[start : start + size]), 1, 1, 1, 1)
+        for occluded, window in zip(batch, windows[start : start + size], strict=True):
+            occluded[(slice(None), *window)] *= keep
+        embeddings[start : start + size] = model.encode(module, batch, batch_size=size)
+    weight = compute_importance_map((mask,) * 3, mode="gaussian").numpy().astype(np.float64)
+    return _distance(patch.shape, windows, weight, embeddings.double(), whole.double()[0])
+
+
+def _distance(shape, windows, weight, embeddings, whole) -> np.ndarray:
+    """Return one minus the cosine of the weighted mean of windows' embeddings with the whole's."""
+    gram = (embeddings @ embeddings.T).numpy()
+    along = (embeddings @ whole / whole.norm()).numpy()
+    numerator, squared = np.zeros(shape), np.zeros(shape)
+    for k, window in enumerate(windows):
+        numerator[window] += weight * along[k]
+        squared[window] += weight**2 * gram[k, k]
+    for k, m in itertools.combinations(range(len(windows)), 2):
+        both = [_shared(a, b) for a, b in zip(windows[k], windows[m], strict=True)]
+        if all(s.start < s.stop for s in both):
+            product = _part(weight, both, windows[k]) * _part(weight, both, windows[m])
+            squared[tuple(both)] += 2 * gram[k, m] * product
+    # The squared norm of an average of nearly opposite embeddings may round to just below zero.
+    norm = np.sqrt(np.maximum(squared, np.finfo(np.float64).tiny))
+    return (1 - np.clip(numerator / norm, -1, 1)).astype(np.float32)
+
+
+def _shared(first: slice, second: slice) -> slice:
+    return slice(max(first.start, second.start), min(first.stop, second.stop))
+
+
+def _part(weight: np.ndarray, region: list[slice], window: tuple[slice, ...]) -> np.ndarray:
+    pairs = zip(region, window, strict=True)
+    return weight[tuple(slice(r.start - w.start, r.stop - w.start) for r, w in pairs)]
+
+
+def centre_map(shape: tuple[int, int, int]) -> np.ndarray:
+    """Return a map that knows nothing but that lesions stand in the middle of patches.
+
+    Parameters
+    ----------
+    shape : tuple of int
+
+    Returns
+    -------
+    ndarray of float32, shape `shape`
+        Falls linearly with the distance to the centre, from 1 to 0 in the corners. The baseline
+        that any saliency of centred patches has to beat.
+    """
+    axes = [np.arange(s) - (s - 1) / 2 for s in shape]
+    distance = np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij")))
+    return (1 - distance / distance.max()).astype(np.float32)
+
+
+def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
+    """Score a saliency map against the true mask of the lesion.
+
+    Parameters
+    ----------
+    saliency : array-like, shape (d0, d1, d2)
+        Not negative; higher is more salient.
+    lesion : array-like of bool, shape (d0, d1, d2)
+        True mask on the same grid; some voxels inside, some outside.
+    spacing_mm : tuple of float
+        Size of a voxel along each axis.
+
+    Returns
+    -------
+    Series
+        ``energy``: share of the map's sum inside the lesion (energy-based pointing game, Wang et
+        al. 2020); ``volume_share``: what a flat map would reach; ``pointing``: 1 if the maximum
+        lies inside (Zhang et al. 2018); ``auc``: of the map for lesion against other voxels;
+        ``distance_mm``: from the maximum to the lesion's border, negative inside.
+
+    Raises
+    ------
+    SaliencyError
+        If shapes differ, the lesion is empty or fills the patch, or the map is negative, not
+        finite or all zero.
+    """
+    saliency = np.asarray(saliency, dtype=np.float64)
+    lesion = np.asarray(lesion).astype(bool)
+    if saliency.shape != lesion.shape or saliency.ndim != 3:
+        raise SaliencyError(f"map {saliency.shape} and lesion {lesion.shape} have no common grid")
+    if lesion.all() or not lesion.any():
+        what = "fills the whole patch" if lesion.all() else "is empty"
+        raise SaliencyError(f"the lesion mask {what}; a map cannot be scored against it")
+    if not np.isfinite(saliency).all() or saliency.min() < 0 or saliency.max() == 0:
+        raise SaliencyError("a saliency map is finite, not negative and not zero everywhere")
+    peak = np.unravel_index(saliency.argmax(), saliency.shape)
+    outside = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
+    within = ndimage.distance_transform_edt(lesion, sampling=spacing_mm)
+    return pd.Series(
+        {
+            "energy": saliency[lesion].sum() / saliency.sum(),
+            "volume_share": lesion.mean(),
+            "pointing": float(lesion[peak]),
+            "auc": stats.auc(lesion.ravel().astype(int), saliency.ravel()),
+            "distance_mm": outside[peak] - within[peak],
+        }
+    )
+
+
+def randomise(module: torch.nn.Module, share: float, seed: int = 0) -> torch.nn.Module:
+    """Return a copy of a network whose last layers are random again (Adebayo et al. 2018).
+
+    A saliency map that does not change when the network forgets what it learned shows the image,
+    not the network.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    share : float
+        Share of the parameter tensors, counted from the output, whose values are permuted within
+        the tensor; 0 leaves the network as it is, 1 changes all.
+    seed : int
+    """
+    if not 0 <= share <= 1:
+        raise SaliencyError(f"share lies between 0 and 1, not {share!r}")
+    other = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [p for p in other.parameters() if p.numel() > 1]
+    with torch.no_grad():
+        for tensor in tensors[len(tensors) - round(share * len(tensors)) :]:
+            order = torch.randperm(tensor.numel(), generator=generator)
+            tensor.copy_(tensor.flatten()[order].view_as(tensor))
+    return other
