@@ -11,6 +11,12 @@ Examples
 
 from tumorbench_utils.models.base import FoundationModel, ModelCard
 from tumorbench_utils.models.checkpoint import CheckpointError, LoadReport
+from tumorbench_utils.models.ct_fm import CTFM
+from tumorbench_utils.models.fmcib import FMCIB
+from tumorbench_utils.models.models_genesis import ModelsGenesis
+from tumorbench_utils.models.suprem import SuPreM
+from tumorbench_utils.models.vista3d import VISTA3D
+from tumorbench_utils.models.voco import VoCo
 from tumorbench_utils.settings import unknown
 
 __all__ = [
@@ -73,5 +79,5 @@ def register(model: FoundationModel) -> None:
     MODELS[model.key] = model
 
 
-for _model in ():  # one instance of each, in the order of the benchmark
+for _model in (FMCIB(), CTFM(), VISTA3D(), VoCo(), SuPreM(), ModelsGenesis()):
     register(_model)

@@ -142,7 +142,7 @@ class FoundationModel(ABC):
         """
 
     def build(self, size: str = "full", seed: int = 0) -> nn.Module:
-        """Return an untrained encoder in evaluation mode, on the CPU.
+        """Return an untrained encoder in evaluation mode, on the CPU (or the meta device).
 
         Parameters
         ----------
@@ -159,7 +159,9 @@ class FoundationModel(ABC):
         """
         if size not in SIZES:
             raise ValueError(unknown("size", size, SIZES))
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # Inside ``torch.device("meta")`` names and shapes come without memory.
+        device = "meta" if torch.get_default_device().type == "meta" else "cpu"
+        with torch.random.fork_rng(devices=[]), torch.device(device):
             torch.default_generator.manual_seed(seed)
             return self.network(size).eval()
 

@@ -1,0 +1,87 @@
+"""The contracting path of a 3D U-Net, shared by Models Genesis and SuPreM.
+
+Çiçek et al. 2016 (doi 10.1007/978-3-319-46723-8_49) in the form of Zhou et al. 2021 (Models
+Genesis, doi 10.1016/j.media.2020.101840): two convolutions a level, the second of which doubles
+the channels.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SampleNorm3d(nn.BatchNorm3d):
+    """Batch normalisation as these networks run it, made independent of the batch.
+
+    The released code normalises with the statistics of the batch in evaluation too. With one
+    sample in the batch these are the statistics of the sample over space. They are taken here for
+    every sample, so that a patch's embedding is what the benchmark got with batches of one. The
+    running statistics are kept for their names in the checkpoint; nothing reads them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every sample and channel over space (biased variance)."""
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+class _Convolution(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1):
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, outputs, 3, stride=stride, padding=1)
+        self.bn1 = SampleNorm3d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)), inplace=True)
+
+
+class _Level(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        self.ops = nn.Sequential(
+            _Convolution(inputs, width, stride), _Convolution(width, 2 * width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ops(x)
+
+
+class UNet3DEncoder(nn.Module):
+    """Levels of two convolutions with 2 x 2 x 2 maxima between them.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the first convolution; every level doubles them twice over its two steps.
+    levels : int
+        1 to 4.
+    stride : int
+        Stride of the first convolution.
+    pool : nn.Module
+        What makes (n, features) out of the last level's (n, channels, d0, d1, d2).
+    features : int, optional
+        Channels after a pointwise convolution behind the last level. None: no such convolution.
+    """
+
+    def __init__(
+        self,
+        pool: nn.Module,
+        width: int = 32,
+        levels: int = 4,
+        stride: int = 1,
+        features: int | None = None,
+    ):
+        super().__init__()
+        inputs = 1
+        # The names count the channels of the released width; narrower ones keep them.
+        for level, name in enumerate(("tr64", "tr128", "tr256", "tr512")[:levels]):
+            outputs = width * 2**level
+            self.add_module(f"down_{name}", _Level(inputs, outputs, stride if level == 0 else 1))
+            inputs = 2 * outputs
+        self.head = nn.Conv3d(inputs, features, 1) if features else nn.Identity()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map patches (n, 1, d0, d1, d2) to embeddings (n, dim)."""
+        levels = [part for name, part in self.named_children() if name.startswith("down_")]
+        for level, part in enumerate(levels):
+            x = part(F.max_pool3d(x, 2) if level else x)
+        return self.pool(self.head(x))
