@@ -1,7 +1,9 @@
 """Cohorts: cards, released tables, phantom twins, images and seeds from masks."""
 
 from tumorbench_utils.cohorts.cards import COHORTS, CohortCard, CohortError
-from tumorbench_utils.cohorts.load import Cohort, card, load_cohort, register
+from tumorbench_utils.cohorts.load import Cohort, load_cohort
+from tumorbench_utils.cohorts.registry import card, register
+from tumorbench_utils.cohorts.released import read_released_table
 
 __all__ = [
     "COHORTS",
@@ -10,5 +12,6 @@ __all__ = [
     "CohortError",
     "card",
     "load_cohort",
+    "read_released_table",
     "register",
 ]

@@ -43,11 +43,12 @@ class CohortCard:
         The clinical score: a covariate that a clinician has without an image model.
     clinical_direction : {1, -1}
         As `size_direction`.
+    exclusions : mapping of str to str
+        Lesions of the released table that are left out, and why.
     expected : mapping of str to int
-        Counts of the released table: ``rows`` as released, ``excluded`` of them, ``scans``,
-        ``patients``, ``label_0``, ``label_1``, ``label_missing``, the same three with
-        ``reference_`` before them for the published label, ``used_in_reference`` and, for survival
-        cohorts, ``events``. Those of labels and events refer to all released rows.
+        Counts of the released table, exclusions not yet made: ``rows``, ``scans``, ``patients``,
+        ``label_0``, ``label_1``, ``label_missing``, the same three with ``reference_`` for the
+        published label, ``used_in_reference`` and, for survival cohorts, ``events``.
     citation : str
         Key in the bibliography.
     known_problems : tuple of str
@@ -70,6 +71,7 @@ class CohortCard:
     size_direction: int = 1
     clinical_column: str | None = None
     clinical_direction: int = 1
+    exclusions: Mapping[str, str] = field(default_factory=dict)
     expected: Mapping[str, int] = field(default_factory=dict)
     citation: str = ""
     known_problems: tuple[str, ...] = ()
@@ -110,7 +112,6 @@ LUNA16 = CohortCard(
     size_direction=1,
     expected={
         "rows": 677,
-        "excluded": 0,
         "scans": 433,
         "patients": 433,
         "label_0": 350,
@@ -156,7 +157,6 @@ DLCS = CohortCard(
     size_direction=1,
     expected={
         "rows": 2487,
-        "excluded": 0,
         "scans": 1613,
         "patients": 1613,
         "label_0": 2223,
@@ -201,7 +201,6 @@ NSCLC_RADIOMICS = CohortCard(
     clinical_direction=-1,
     expected={
         "rows": 421,
-        "excluded": 0,
         "scans": 421,
         "patients": 421,
         "label_0": 251,
@@ -251,9 +250,9 @@ NSCLC_RADIOGENOMICS = CohortCard(
     },
     clinical_column="stage",
     clinical_direction=-1,
+    exclusions={"R01-038": "the seed lies at the origin of the coordinates, outside the tumour"},
     expected={
         "rows": 144,
-        "excluded": 1,
         "scans": 144,
         "patients": 144,
         "label_0": 28,
@@ -307,7 +306,6 @@ C4KC_KITS = CohortCard(
     clinical_direction=-1,
     expected={
         "rows": 210,
-        "excluded": 0,
         "scans": 210,
         "patients": 210,
         "label_0": 16,
@@ -355,6 +353,8 @@ COLORECTAL_LIVER_METASTASES = CohortCard(
         "bilobar_disease": "0 or 1",
         "extrahep_disease": "0 or 1",
         "chemo_before_liver_resection": "0 or 1",
+        "dfs_days": "days to progression, recurrence, death or last contact",
+        "dfs_event": "1 = progression, recurrence or death",
         "n_masks": "number of tumour masks",
         "manufacturer": "of the scanner",
     },
@@ -364,7 +364,6 @@ COLORECTAL_LIVER_METASTASES = CohortCard(
     clinical_direction=-1,
     expected={
         "rows": 197,
-        "excluded": 0,
         "scans": 197,
         "patients": 197,
         "label_0": 18,
@@ -402,7 +401,6 @@ RIDER_LUNG_CT = CohortCard(
     covariates={"session": "test or retest"},
     expected={
         "rows": 52,
-        "excluded": 0,
         "scans": 52,
         "patients": 26,
         "label_0": 0,

@@ -1,19 +1,14 @@
 """Cohorts by name and edition."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from tumorbench_utils import settings
-from tumorbench_utils.cohorts.cards import COHORTS, CohortCard, CohortError
+from tumorbench_utils.cohorts.cards import CohortCard, CohortError
+from tumorbench_utils.cohorts.registry import card, is_own, read_own
+from tumorbench_utils.cohorts.released import load_released
 from tumorbench_utils.cohorts.tables import check_standard
-
-#: What reads a cohort of a user: a folder (or None) in, a table with the standard columns out.
-Reader = Callable[[Path | None], pd.DataFrame]
-
-_OWN_READERS: dict[str, Reader] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,47 +46,6 @@ class Cohort:
         return name if name in self.table else None
 
 
-def card(name: str) -> CohortCard:
-    """Return a card by name.
-
-    Raises
-    ------
-    KeyError
-        If the name is not known; the nearest known ones are named.
-    """
-    if name not in COHORTS:
-        raise KeyError(settings.unknown("cohort", name, COHORTS))
-    return COHORTS[name]
-
-
-def register(card: CohortCard, reader: Reader) -> None:
-    """Add a cohort of your own, so that every function takes its name.
-
-    Parameters
-    ----------
-    card : CohortCard
-        ``card.key`` is the name.
-    reader : callable
-        Gets a folder (``TUMORBENCH_DATA``, or None if that is not set) and returns a DataFrame
-        with the standard columns. Called by :func:`load_cohort` in every edition.
-
-    Raises
-    ------
-    ValueError
-        If the name is that of a cohort of the book.
-    TypeError
-        If `card` is no card or `reader` cannot be called.
-    """
-    if not isinstance(card, CohortCard):
-        raise TypeError(f"card must be a CohortCard, not {type(card).__name__}")
-    if not callable(reader):
-        raise TypeError(f"reader must be callable with a folder, not {type(reader).__name__}")
-    if card.key in COHORTS and card.key not in _OWN_READERS:
-        raise ValueError(f"{card.key!r} is a cohort of the book; choose another key")
-    COHORTS[card.key] = card
-    _OWN_READERS[card.key] = reader
-
-
 def load_cohort(name: str, edition: str | None = None) -> Cohort:
     """Load a cohort.
 
@@ -118,15 +72,16 @@ def load_cohort(name: str, edition: str | None = None) -> Cohort:
         If tables or images are not there or not what they should be.
     """
     known, edition = card(name), settings.edition(edition)
-    if name in _OWN_READERS:
-        table = _OWN_READERS[name](settings.data_dir())
-        if not isinstance(table, pd.DataFrame):
-            raise CohortError(f"the reader of {name} gave {type(table).__name__}, not a DataFrame")
-        return Cohort(known, edition, check_standard(table, f"the table of {name}"))
+    if is_own(name):
+        return Cohort(known, edition, read_own(name, settings.data_dir()))
     if edition == "phantom":
         from tumorbench_utils import phantoms
 
         return Cohort(known, edition, check_standard(phantoms.generate(name), f"phantoms {name}"))
-    from tumorbench_utils.cohorts import released
-
-    return Cohort(known, edition, released.load(name, edition))
+    data = settings.data_dir()
+    if data is None:
+        raise CohortError(
+            f"the {edition} edition of {name} needs the released tables: get them with `tumorbench "
+            f"cohorts fetch {name}` and set TUMORBENCH_DATA to their folder"
+        )
+    return Cohort(known, edition, load_released(name, data))

@@ -4,7 +4,7 @@ Rows are numbered as a spreadsheet shows them: the header is row 1.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,20 @@ STANDARD_COLUMNS = (
 )
 
 
-def text(*, unique: bool = False, missing: bool = False, **checks) -> pa.Column:
-    """Return the rule for a column of text; `checks` are names and arguments of pandera checks."""
-    return pa.Column(str, _checks(checks), unique=unique, nullable=missing)
+def text(
+    *,
+    unique: bool = False,
+    missing: bool = False,
+    pattern: str | None = None,
+    values: Sequence[str] | None = None,
+) -> pa.Column:
+    """Return the rule for a column of text, all of it matching `pattern` or among `values`."""
+    checks = [pa.Check.str_length(1, 20000)]
+    if pattern is not None:
+        checks.append(pa.Check.str_matches(pattern))
+    if values is not None:
+        checks.append(pa.Check.isin(values))
+    return pa.Column(str, checks, unique=unique, nullable=missing)
 
 
 def number(low: float, high: float, *, unique: bool = False, missing: bool = False) -> pa.Column:
@@ -54,10 +65,6 @@ def coordinate(name: str) -> pa.Column:
     """Return the rule for one coordinate, ``coord_x``, ``coord_y`` or ``coord_z``, in LPS mm."""
     limit = COORD_LIMITS_MM[name]
     return number(-limit, limit)
-
-
-def _checks(checks: Mapping) -> list[pa.Check]:
-    return [getattr(pa.Check, name)(value) for name, value in checks.items()]
 
 
 def read_csv(folder: Path, relative: str, columns: Mapping[str, pa.Column]) -> pd.DataFrame:
@@ -176,25 +183,34 @@ def _faults(error: SchemaErrors, frame: pd.DataFrame) -> str:
         if rule == "not_nullable":
             said = "the cell is empty"
         elif rule == "field_uniqueness":
-            said = f"{value!r} stands in more than one row"
+            said = f"{_short(value)} stands in more than one row"
         elif "dtype" in rule:
-            said = f"{value!r} is not {'a number' if 'loat' in rule else 'text'}"
+            said = f"{_short(value)} is not {'a number' if 'float' in rule else 'text'}"
         else:
-            said = f"{value!r} breaks the rule {rule}"
+            said = (
+                f"{_short(value)} breaks the rule {rule if len(rule) <= 80 else rule[:77] + '...'}"
+            )
         shown.append(f"row {case.index}, column {case.column!r}: {said}")
     more = f"; and {len(cases) - 5} more" if len(cases) > 5 else ""
     return "; ".join(shown) + more
 
 
+def _short(value, show=repr) -> str:
+    """Return how a value is shown in a message: at most 80 characters."""
+    shown = show(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
 _COMMON = {
-    "lesion_id": text(unique=True, str_length=(1, 200)),
-    "patient_id": text(str_length=(1, 200)),
-    "scan_id": text(str_length=(1, 200)),
-    "image_path": text(str_length=(1, 4096)),
+    "lesion_id": text(unique=True),
+    "patient_id": text(),
+    "scan_id": text(),
+    "image_path": text(),
     **{name: coordinate(name) for name in COORD_LIMITS_MM},
     "label": code(0, 1, missing=True),
     "time_days": number(0, 40000, missing=True),
     "event": code(0, 1, missing=True),
+    "label_reference": code(0, 1, missing=True),
 }
 
 
@@ -221,21 +237,34 @@ def check_standard(table: pd.DataFrame, where: str) -> pd.DataFrame:
         If a column is missing or breaks its rule, a time stands without an event or the other way
         round, or a scan belongs to two patients.
     """
-    attrs = dict(table.attrs)
-    rest = [name for name in table.columns if name not in _COMMON]
-    standard = table.reset_index(drop=True)
-    checked = check(standard[[n for n in _COMMON if n in standard]], _COMMON, where)
-    for name in ("label", "event"):
-        checked[name] = checked[name].astype("Int64")
+    absent = [name for name in STANDARD_COLUMNS if name not in table]
+    if absent:
+        raise CohortError(f"{where}: no column {', '.join(map(repr, absent))}")
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise CohortError(f"{where}: the column {twice!r} stands there twice")
+    if table.empty:
+        raise CohortError(f"{where}: no rows")
+    rules = {name: rule for name, rule in _COMMON.items() if name in table}
+    plain = table.reset_index(drop=True)
+    checked = check(plain[list(rules)], rules, where)
     lonely = checked["time_days"].isna() != checked["event"].isna()
     if lonely.any():
         row = lonely.index[lonely][0]
-        raise CohortError(f"{where}: row {row}: time_days and event must be both there or both not")
+        raise CohortError(
+            f"{where}: row {row}, column 'event': time_days and event must both be there or both "
+            "be missing"
+        )
     owners = checked.groupby("scan_id")["patient_id"].nunique()
     if (owners > 1).any():
-        raise CohortError(f"{where}: the scan {owners.idxmax()!r} belongs to several patients")
-    result = pd.concat([checked, standard[rest]], axis=1)
-    if "label_reference" not in result:
-        result.insert(result.columns.get_loc("event") + 1, "label_reference", result["label"])
-    result.attrs = attrs
+        raise CohortError(
+            f"{where}: column 'patient_id': the scan {owners.idxmax()!r} belongs to several "
+            "patients"
+        )
+    if "label_reference" not in checked:
+        checked["label_reference"] = checked["label"]
+    integers = dict.fromkeys(("label", "event", "label_reference"), "Int64")
+    rest = [name for name in plain if name not in checked]
+    result = pd.concat([checked.astype(integers), plain[rest]], axis=1)
+    result.attrs = dict(table.attrs)
     return result

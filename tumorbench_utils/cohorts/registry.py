@@ -1,0 +1,72 @@
+"""The cohorts by name, those of the user included."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from tumorbench_utils import settings
+from tumorbench_utils.cohorts.cards import COHORTS, CohortCard, CohortError
+from tumorbench_utils.cohorts.tables import check_standard
+
+#: What reads a cohort of a user: a folder (or None) in, a table with the standard columns out.
+Reader = Callable[[Path | None], pd.DataFrame]
+
+_OWN: dict[str, Reader] = {}
+
+
+def card(name: str) -> CohortCard:
+    """Return a card by name.
+
+    Raises
+    ------
+    KeyError
+        If the name is not known; the nearest known ones are named.
+    """
+    if name not in COHORTS:
+        raise KeyError(settings.unknown("cohort", name, COHORTS))
+    return COHORTS[name]
+
+
+def register(card: CohortCard, reader: Reader) -> None:
+    """Add a cohort of your own, so that every function takes its name.
+
+    Parameters
+    ----------
+    card : CohortCard
+        ``card.key`` is the name.
+    reader : callable
+        Gets a folder (``TUMORBENCH_DATA``, or None if that is not set) and returns a DataFrame
+        with the standard columns; ``image_path`` is the full path of the scan. It is called by
+        :func:`load_cohort` in every edition.
+
+    Raises
+    ------
+    TypeError
+        If `card` is no card or `reader` cannot be called.
+    ValueError
+        If the name is that of a cohort of the book.
+    """
+    if not isinstance(card, CohortCard):
+        raise TypeError(f"card must be a CohortCard, not {type(card).__name__}")
+    if not callable(reader):
+        raise TypeError(f"reader must be callable with a folder, not {type(reader).__name__}")
+    if not isinstance(card.key, str) or not card.key.isidentifier():
+        raise ValueError(f"the key of a card must be a plain name such as my_cohort: {card.key!r}")
+    if card.key in COHORTS and card.key not in _OWN:
+        raise ValueError(f"{card.key!r} is a cohort of the book; choose another key")
+    COHORTS[card.key] = card
+    _OWN[card.key] = reader
+
+
+def is_own(name: str) -> bool:
+    """Return whether a cohort was registered by the user."""
+    return name in _OWN
+
+
+def read_own(name: str, folder: Path | None) -> pd.DataFrame:
+    """Read and check a registered cohort."""
+    table = _OWN[name](folder)
+    if not isinstance(table, pd.DataFrame):
+        raise CohortError(f"the reader of {name} gave {type(table).__name__}, not a DataFrame")
+    return check_standard(table, f"the table of {name}")
