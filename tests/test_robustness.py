@@ -1,0 +1,270 @@
+"""Repeatability and agreement: hand-worked cases, a second library, coverage, and bad input."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import torch
+
+from tumorbench_utils import robustness
+from tumorbench_utils.patches import PatchSpec
+
+FIRST = [20.16, 20.1, 18.59, 16.59, 15.71, 14.36, 17.45, 24.77, 14.78, 16.54, 20.55, 22.19]
+SECOND = [21.24, 22.21, 15.85, 15.74, 18.65, 16.21, 19.01, 26.98, 17.07, 16.68, 25.04, 21.57]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def pairs(rng, n=30, between=5.0, within=1.0, shift=0.0):
+    truth = rng.normal(20, between, n)
+    return truth + rng.normal(0, within, n), truth + shift + rng.normal(0, within, n)
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "low", "high"), [("A1", 0.804118, 0.41, 0.94), ("C1", 0.842235, 0.54, 0.95)]
+)
+def test_icc_equals_pingouin(form, value, low, high):
+    # pingouin 0.7.0, intraclass_corr; it rounds the intervals to two decimals.
+    found = robustness.icc(FIRST, SECOND, form)
+    assert found.value == pytest.approx(value, abs=1e-6)
+    assert found[1:] == pytest.approx((low, high), abs=0.005)
+
+
+def test_within_subject_statistics_by_hand():
+    # Differences 1, -1, 2, means 10.5, 19.5, 29.
+    first, second = [11, 19, 30], [10, 20, 28]
+    wsd = np.sqrt((1 + 1 + 4) / 6)
+    assert robustness.within_sd(first, second).value == pytest.approx(wsd)
+    found = robustness.repeatability_coefficient(first, second)
+    assert found.value == pytest.approx(2.7718 * wsd, abs=1e-3)
+    wcv = np.sqrt(((1 / 10.5) ** 2 + (1 / 19.5) ** 2 + (2 / 29) ** 2) / 6)
+    assert robustness.within_cv(first, second).value == pytest.approx(wcv)
+
+
+def test_bland_altman_by_hand():
+    difference = np.array([1, -1, 2, 0, 3, -2, 1, 1, 0, -1.0])
+    found = robustness.bland_altman(difference + 10, np.full(10, 10.0))
+    mean, sd = difference.mean(), difference.std(ddof=1)
+    assert found.loc["bias", "value"] == pytest.approx(mean)
+    assert found.loc["upper", "value"] == pytest.approx(mean + 1.959964 * sd)
+    assert found.loc["bias", "high"] == pytest.approx(mean + 2.262157 * sd / np.sqrt(10))
+    up, down = found.loc["upper"], found.loc["lower"]
+    assert up["low"] < up["value"] < up["high"]
+    assert up["high"] - up["value"] > up["value"] - up["low"]
+    assert mean - down["low"] == pytest.approx(up["high"] - mean)
+
+
+def test_ccc_by_hand():
+    # Means 2 and 3, variances 2/3 (n in the denominator), covariance 2/3.
+    found = robustness.ccc([1, 2, 3], [2, 3, 4])
+    assert found.value == pytest.approx(2 * (2 / 3) / (4 / 3 + 1))
+
+
+@pytest.mark.parametrize(
+    ("statistic", "truth"),
+    [
+        (lambda a, b: robustness.within_sd(a, b), 1.0),
+        (lambda a, b: robustness.repeatability_coefficient(a, b), 2.7718),
+        (lambda a, b: robustness.icc(a, b, "A1"), 25 / 26),
+        (lambda a, b: robustness.icc(a, b, "C1"), 25 / 26),
+        (lambda a, b: robustness.ccc(a, b), 25 / 26),
+        (lambda a, b: robustness.bland_altman(a, b).loc["bias"].tolist(), 0.0),
+        (lambda a, b: robustness.bland_altman(a, b).loc["upper"].tolist(), 1.959964 * np.sqrt(2)),
+    ],
+    ids=["wsd", "rc", "icc_a1", "icc_c1", "ccc", "bias", "upper_limit"],
+)
+def test_intervals_cover_the_truth(statistic, truth):
+    hits = 0
+    for seed in range(400):
+        _, low, high = statistic(*pairs(np.random.default_rng(seed), n=26))
+        hits += low <= truth <= high
+    # 400 draws at 95%: three standard errors are 3.3 points.
+    assert 0.915 <= hits / 400 <= 0.985
+
+
+def test_within_cv_covers_its_truth():
+    hits = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        truth = np.exp(rng.normal(3, 0.5, 26))
+        a, b = (truth * (1 + 0.05 * rng.normal(size=26)) for _ in range(2))
+        _, low, high = robustness.within_cv(a, b)
+        hits += low <= 0.05 <= high
+    assert 0.915 <= hits / 400 <= 0.985
+
+
+def test_icc_a1_counts_a_shift_and_c1_forgives_it(rng):
+    first, second = pairs(rng, shift=5)
+    assert robustness.icc(first, second, "A1").value < 0.8
+    assert robustness.icc(first, second, "C1").value > 0.9
+    equal = robustness.icc(first, first)
+    assert equal == (1, 1, 1)
+
+
+def test_variance_components_recover_the_truth():
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(60):
+        subject = rng.normal(0, 3, (40, 1, 1))
+        condition = rng.normal(0, 2, (1, 6, 1))
+        values = subject + condition + rng.normal(0, 1, (40, 6, 3))
+        found.append(robustness.variance_components(values, n=2)["value"])
+    mean = pd.concat(found, axis=1).mean(axis=1)
+    assert mean["subject"] == pytest.approx(9, rel=0.1)
+    assert mean["condition"] == pytest.approx(4, rel=0.35)
+    assert mean["residual"] == pytest.approx(1, rel=0.05)
+    assert mean["interaction"] < 0.05
+
+
+def test_negative_components_are_truncated_and_marked():
+    values = np.array([[0, 1.0], [1, 0], [0, 1], [1, 0]])
+    found = robustness.variance_components(values, n=10)
+    assert found.loc["subject", "truncated"] and found.loc["subject", "value"] == 0
+    assert found["share"].sum() == pytest.approx(1)
+
+
+def test_reidentification_and_discriminability_of_extremes(rng):
+    first = rng.normal(size=(26, 10))
+    near = first + 0.01 * rng.normal(size=first.shape)
+    assert robustness.reidentification(first, near).value == 1
+    assert robustness.discriminability(first, near).value == 1
+    hits = [
+        robustness.reidentification(*np.random.default_rng(s).normal(size=(2, 26, 10))).value
+        for s in range(200)
+    ]
+    assert np.mean(hits) == pytest.approx(1 / 26, abs=0.01)
+    value = [
+        robustness.discriminability(*np.random.default_rng(s).normal(size=(2, 26, 10)), n=2).value
+        for s in range(200)
+    ]
+    assert np.mean(value) == pytest.approx(0.5, abs=0.01)
+
+
+def test_reidentification_by_hand_with_one_feature_and_a_tie():
+    # Nearest first scans: 10 -> 10.4 itself; 20 -> 19 itself; 30 and 30 tie.
+    found = robustness.reidentification([10, 20, 30, 30], [10.4, 19, 31, 33])
+    assert found.value == pytest.approx((1 + 1 + 0.5 + 0.5) / 4)
+
+
+def test_a_collapsed_embedding_has_high_cosine_and_is_found_out(rng):
+    offset = 100 * np.ones(20)
+    noise = [offset + 0.1 * rng.normal(size=(26, 20)) for _ in range(2)]
+    table = robustness.whitened_cosine(*noise)
+    assert table["raw"].min() > 0.9999
+    assert abs(table["within"].mean()) < 0.3
+    assert abs(table["percentile"].mean() - 0.5) < 0.2
+    assert robustness.collapse(noise[0])["collapsed"]
+    good = rng.normal(size=(26, 20))
+    table = robustness.whitened_cosine(good, good + 0.1 * rng.normal(size=good.shape))
+    assert table["within"].min() > 0.8
+    assert not robustness.collapse(good)["collapsed"]
+
+
+def test_effective_rank_by_hand():
+    assert robustness.effective_rank(
+        np.array([[1, 0], [-1, 0], [0, 1], [0, -1.0]])
+    ) == pytest.approx(2)
+    assert robustness.effective_rank(np.outer([1, 2, 3], [1, 1])) == pytest.approx(1)
+    assert robustness.effective_rank(np.ones((4, 3))) == 0
+
+
+def test_component_icc_equals_the_single_one_and_leaves_constants_out(rng):
+    first, second = rng.normal(size=(2, 20, 3)) + 3 * rng.normal(size=(20, 3))
+    first[:, 1] = second[:, 1] = 4
+    found = robustness.component_icc(first, second)
+    assert found.index.tolist() == [0, 2]
+    assert found.loc[2].tolist() == pytest.approx(robustness.icc(first[:, 2], second[:, 2]))
+
+
+def test_series_are_joined_by_subject_never_by_position(rng):
+    first = pd.Series(rng.normal(size=20), index=[f"p{i}" for i in range(20)])
+    second = first.sample(frac=1, random_state=0)
+    assert robustness.icc(first, second).value == pytest.approx(1)
+    assert robustness.reidentification(first, second).value == 1
+    for function in (robustness.icc, robustness.reidentification):
+        with pytest.raises(robustness.RobustnessError, match="once only, for example 'p3'"):
+            function(first, second.drop("p3"))
+        with pytest.raises(robustness.RobustnessError, match="twice"):
+            function(pd.concat([first, first[:1]]), second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1, 2, 3], [1, 2], "not paired"),
+        ([1, 2], [1, 2], "at least 3"),
+        ([1, 2, np.nan], [1, 2, 3], "missing or infinite at position 2"),
+        (["a", "b", "c"], [1, 2, 3], "numbers"),
+        ([[1, 2, 3]], [[1, 2, 3]], "one dimension"),
+        ([], [], "at least 3"),
+    ],
+)
+@pytest.mark.parametrize("name", ["icc", "ccc", "within_sd", "within_cv", "bland_altman"])
+def test_bad_measurements_are_named(name, first, second, message):
+    with pytest.raises(robustness.RobustnessError, match=message):
+        getattr(robustness, name)(first, second)
+
+
+def test_what_has_no_variance_or_no_scale_is_named():
+    with pytest.raises(robustness.RobustnessError, match="all measurements are equal"):
+        robustness.icc([1, 1, 1], [1, 1, 1])
+    with pytest.raises(robustness.RobustnessError, match="same for all"):
+        robustness.ccc([1, 1, 1], [1, 2, 3])
+    with pytest.raises(robustness.RobustnessError, match="above zero"):
+        robustness.within_cv([1, 2, -3], [1, 2, 3])
+    with pytest.raises(robustness.RobustnessError, match="unknown form"):
+        robustness.icc([1, 2, 3], [1, 2, 4], "B1")
+    with pytest.raises(robustness.RobustnessError, match="every cell"):
+        robustness.variance_components([[1, np.nan], [1, 2], [2, 3]])
+
+
+@pytest.fixture
+def cohort(tmp_path, rng):
+    paths = []
+    for n in range(2):
+        image = sitk.GetImageFromArray(rng.normal(-500, 200, (24, 24, 24)).astype(np.int16))
+        paths.append(str(tmp_path / f"{n}.nii.gz"))
+        sitk.WriteImage(image, paths[-1])
+    table = pd.DataFrame(
+        {
+            "lesion_id": ["a", "b", "c"],
+            "image_path": [paths[0], paths[1], paths[0]],
+            "coord_x": [10.0, 12, 14],
+            "coord_y": [12.0, 12, 12],
+            "coord_z": [12.0, 12, 12],
+        }
+    )
+    return SimpleNamespace(table=table)
+
+
+class Pixels:
+    """A model whose embedding is the middle of the patch."""
+
+    spec = PatchSpec(size=(8, 8, 8))
+    dim = 8
+
+    def encode(self, module, patches):
+        return patches[:, 0, 3:5, 3:5, 3:5].flatten(1)
+
+
+def test_jitter_shifts_each_lesion_by_the_stated_distance(cohort):
+    moved = robustness.jitter(cohort, Pixels(), None, 3.0, n=4, seed=1)
+    assert moved.shape == (12, 8)
+    assert moved.index.names == ["trial", "lesion_id"]
+    assert moved.loc[2].index.tolist() == ["a", "b", "c"]
+    pd.testing.assert_frame_equal(
+        moved, robustness.jitter(cohort, Pixels(), None, 3.0, n=4, seed=1)
+    )
+    np.testing.assert_allclose(np.linalg.norm(robustness.shifts(3, 50, 0), axis=1), 3)
+
+
+def test_jitter_of_zero_is_the_embedding_itself(cohort):
+    still = robustness.jitter(cohort, Pixels(), torch.nn.Identity(), 0, n=2)
+    pd.testing.assert_frame_equal(still.loc[0], still.loc[1])
+    with pytest.raises(robustness.RobustnessError, match="length in mm"):
+        robustness.jitter(cohort, Pixels(), None, -1)

@@ -1,0 +1,391 @@
+"""Repeatability and agreement of two measurements per subject.
+
+Terms and estimators follow the Quantitative Imaging Biomarkers Alliance: Raunig et al. (2015),
+Obuchowski and Bullen (2018). Subjects are independent: with several lesions of one patient, give
+one of them or the patient's mean.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from tumorbench_utils.settings import unknown
+
+
+class RobustnessError(ValueError):
+    """Measurements from which a repeatability or an agreement cannot be computed."""
+
+
+class Estimate(NamedTuple):
+    """A value and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired(first, second, minimum: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Return two measurements per subject as float64 vectors of one order.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,)
+        Two Series are joined by their index, never by position.
+    minimum : int
+        Fewest subjects.
+
+    Raises
+    ------
+    RobustnessError
+        If a subject lacks one of the two, stands twice, or a value is missing or not a number.
+    """
+    if isinstance(first, pd.Series) and isinstance(second, pd.Series):
+        for name, series in (("first", first), ("second", second)):
+            if not series.index.is_unique:
+                twice = series.index[series.index.duplicated()][0]
+                raise RobustnessError(f"{name} holds the subject {twice!r} twice")
+        apart = first.index.symmetric_difference(second.index)
+        if len(apart):
+            raise RobustnessError(
+                f"{len(apart)} subjects were measured once only, for example {apart[0]!r}; leave "
+                "them out of both"
+            )
+        second = second.reindex(first.index)
+    arrays = []
+    for name, values in (("first", first), ("second", second)):
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise RobustnessError(f"{name} must hold numbers: {error}") from error
+        if array.ndim != 1:
+            raise RobustnessError(f"{name} must have one dimension, not the shape {array.shape}")
+        if not np.isfinite(array).all():
+            row = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise RobustnessError(f"{name} is missing or infinite at position {row}")
+        arrays.append(array)
+    if len(arrays[0]) != len(arrays[1]):
+        raise RobustnessError(
+            f"the measurements are not paired: {len(arrays[0])} first, {len(arrays[1])} second"
+        )
+    if len(arrays[0]) < minimum:
+        raise RobustnessError(f"at least {minimum} subjects are needed, not {len(arrays[0])}")
+    return arrays[0], arrays[1]
+
+
+def _tail(level: float) -> float:
+    if not 0 < level < 1:
+        raise RobustnessError(f"level lies between 0 and 1, not {level!r}")
+    return (1 - level) / 2
+
+
+def _root_of_mean_square(mean_square: float, n: int, level: float) -> Estimate:
+    """Interval of a standard deviation whose n squares have one degree of freedom each."""
+    tail = _tail(level)
+    value = np.sqrt(mean_square)
+    low, high = (value * np.sqrt(n / sps.chi2.ppf(q, n)) for q in (1 - tail, tail))
+    return Estimate(float(value), float(low), float(high))
+
+
+def within_sd(first, second, *, level: float = 0.95) -> Estimate:
+    """Return the within-subject standard deviation, in the unit of the measurement.
+
+    ``wSD² = Σ d² / 2n`` for differences d (a shift between the two counts as variation); the
+    interval is the chi-squared one with n degrees of freedom.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,)
+    level : float
+
+    Returns
+    -------
+    value, low, high : float
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`paired`.
+    """
+    first, second = paired(first, second)
+    return _root_of_mean_square(np.mean((first - second) ** 2) / 2, len(first), level)
+
+
+def repeatability_coefficient(first, second, *, level: float = 0.95) -> Estimate:
+    """Return the repeatability coefficient, ``1.96 √2 wSD``, in the unit of the measurement.
+
+    Two measurements of one unchanged subject differ by less in 95% of cases.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,)
+    level : float
+
+    Returns
+    -------
+    value, low, high : float
+    """
+    factor = sps.norm.ppf(0.975) * np.sqrt(2)
+    return Estimate(*(factor * x for x in within_sd(first, second, level=level)))
+
+
+def within_cv(first, second, *, level: float = 0.95) -> Estimate:
+    """Return the within-subject coefficient of variation (root mean square; 0.1 is 10%).
+
+    ``wCV² = Σ (d² / 2m²) / n`` for differences d and means m of the pairs; 2.77 wCV is the
+    repeatability coefficient in per cent of the measurement (%RC).
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,)
+        Above zero: a ratio needs a scale with a true zero.
+    level : float
+
+    Returns
+    -------
+    value, low, high : float
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`paired`; also if a value is not above zero.
+    """
+    first, second = paired(first, second)
+    if min(first.min(), second.min()) <= 0:
+        raise RobustnessError(
+            "a coefficient of variation needs measurements above zero; use within_sd or "
+            "repeatability_coefficient for this one"
+        )
+    ratio = (first - second) / ((first + second) / 2)
+    return _root_of_mean_square(np.mean(ratio**2) / 2, len(first), level)
+
+
+def bland_altman(first, second, *, level: float = 0.95) -> pd.DataFrame:
+    """Return the bias (first minus second) and the 95% limits of agreement with their intervals.
+
+    The intervals of the limits are exact for normal differences (Carkeet 2015), from the
+    non-central t distribution; Bland and Altman's own are approximations to them.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,)
+    level : float
+        Level of the intervals; the limits themselves always hold 95% of the differences.
+
+    Returns
+    -------
+    DataFrame, index ``bias, lower, upper``, columns ``value, low, high``
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`paired`.
+    """
+    first, second = paired(first, second)
+    difference = first - second
+    n, mean, sd = len(difference), difference.mean(), difference.std(ddof=1)
+    tail, z = _tail(level), sps.norm.ppf(0.975)
+    half = sps.t.ppf(1 - tail, n - 1) * sd / np.sqrt(n)
+    inner, outer = (
+        sps.nct.ppf(q, n - 1, z * np.sqrt(n)) * sd / np.sqrt(n) for q in (tail, 1 - tail)
+    )
+    return pd.DataFrame(
+        {
+            "value": [mean, mean - z * sd, mean + z * sd],
+            "low": [mean - half, mean - outer, mean + inner],
+            "high": [mean + half, mean - inner, mean + outer],
+        },
+        index=["bias", "lower", "upper"],
+    )
+
+
+class MeanSquares(NamedTuple):
+    """Mean squares of the two-way layout subjects x two measurements."""
+
+    subjects: np.ndarray
+    measurements: np.ndarray
+    residual: np.ndarray
+
+
+def mean_squares(first: np.ndarray, second: np.ndarray) -> MeanSquares:
+    """Return the mean squares per column of (n,) or (n, d) measurements."""
+    n = len(first)
+    shift = first - second
+    return MeanSquares(
+        2 * ((first + second) / 2).var(axis=0, ddof=1),
+        n / 2 * shift.mean(axis=0) ** 2,
+        shift.var(axis=0, ddof=1) / 2,
+    )
+
+
+def icc_of(squares: MeanSquares, n: int, form: str, level: float) -> Estimate:
+    """Return the ICC and its interval from mean squares; element by element."""
+    rows, columns, error = squares
+    tail = _tail(level)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if form == "C1":
+            value = (rows - error) / (rows + error)
+            ratio, quantile = rows / error, sps.f.ppf(1 - tail, n - 1, n - 1)
+            low, high = ratio / quantile, ratio * quantile
+            return Estimate(value, (low - 1) / (low + 1), (high - 1) / (high + 1))
+        value = (rows - error) / (rows + error + 2 * (columns - error) / n)
+        a = 2 * value / (n * (1 - value))
+        b = 1 + 2 * value * (n - 1) / (n * (1 - value))
+        freedom = (a * columns + b * error) ** 2
+        freedom = freedom / ((a * columns) ** 2 + (b * error) ** 2 / (n - 1))
+        upper, lower = sps.f.ppf(1 - tail, n - 1, freedom), sps.f.ppf(1 - tail, freedom, n - 1)
+        spread = 2 * columns + (n - 2) * error
+        low = n * (rows - upper * error) / (upper * spread + n * rows)
+        high = n * (lower * rows - error) / (spread + n * lower * rows)
+    return Estimate(value, low, high)
+
+
+def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
+    """Return the intraclass correlation of a single measurement (McGraw and Wong 1996).
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,)
+    form : {"A1", "C1"}
+        ``"A1"``: absolute agreement, two-way, a shift between the measurements counts.
+        ``"C1"``: consistency, a constant shift is forgiven.
+    level : float
+
+    Returns
+    -------
+    value, low, high : float
+        1: the measurements are equal (A1) or equal up to a shift (C1). 0 or less: subjects differ
+        no more than measurements do. It depends on how much the subjects differ: quote it with
+        :func:`within_sd`.
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`paired`; also for an unknown form, or if all measurements are equal.
+    """
+    if form not in ("A1", "C1"):
+        raise RobustnessError(unknown("form of the ICC", form, ("A1", "C1")))
+    first, second = paired(first, second)
+    squares = mean_squares(first, second)
+    scale = max(np.abs(first).max(), np.abs(second).max())
+    if max(squares) <= (1e-14 * scale) ** 2:
+        raise RobustnessError("all measurements are equal: there is no variance to divide")
+    if squares.residual == 0 and (form == "C1" or squares.measurements == 0):
+        return Estimate(1.0, 1.0, 1.0)
+    return Estimate(*(float(x) for x in icc_of(squares, len(first), form, level)))
+
+
+def ccc(first, second, *, level: float = 0.95) -> Estimate:
+    """Return the concordance correlation coefficient (Lin 1989, 2000).
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,)
+    level : float
+        Of the interval on Fisher's z scale with Lin's asymptotic variance.
+
+    Returns
+    -------
+    value, low, high : float
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`paired`; also if one of the two does not vary.
+    """
+    first, second = paired(first, second)
+    spread = first.std() * second.std()
+    if spread == 0:
+        raise RobustnessError("one of the measurements is the same for all subjects")
+    covariance = np.mean((first - first.mean()) * (second - second.mean()))
+    shift = first.mean() - second.mean()
+    value = 2 * covariance / (first.var() + second.var() + shift**2)
+    r, u2 = covariance / spread, shift**2 / spread
+    if 1 - abs(value) < 1e-12:
+        return Estimate(float(np.sign(value)), float(np.sign(value)), float(np.sign(value)))
+    if abs(r) < 1e-12:
+        raise RobustnessError("the measurements are uncorrelated; Lin's interval does not exist")
+    variance = (
+        (1 - r**2) * value**2 / ((1 - value**2) * r**2)
+        + 2 * value**3 * (1 - value) * u2 / (r * (1 - value**2) ** 2)
+        - value**4 * u2**2 / (2 * r**2 * (1 - value**2) ** 2)
+    ) / (len(first) - 2)
+    half = sps.norm.ppf(1 - _tail(level)) * np.sqrt(max(variance, 0))
+    return Estimate(float(value), *(float(np.tanh(np.arctanh(value) + s * half)) for s in (-1, 1)))
+
+
+def variance_components(values, *, n: int = 1000, seed: int = 0, level: float = 0.95):
+    """Split the variance of repeated measurements into subjects, conditions and the rest.
+
+    Two crossed random factors; estimates from expected mean squares. A negative estimate means
+    that a component is smaller than its noise: it is set to 0 and marked.
+
+    Parameters
+    ----------
+    values : array-like, shape (subjects, conditions) or (subjects, conditions, replicates)
+        For example one feature of the same lesions on several scanners. Without replicates the
+        interaction is part of ``residual``.
+    n : int
+        Bootstrap resamples of subjects for the intervals.
+    seed : int
+    level : float
+
+    Returns
+    -------
+    DataFrame, index ``subject, condition[, interaction], residual``
+        Columns ``value, low, high`` (variances), ``share`` of their sum and ``truncated`` (the
+        estimate was negative). The reproducibility coefficient is ``1.96 √2`` times the root of
+        the sum of all but ``subject``.
+
+    Raises
+    ------
+    RobustnessError
+        If there are fewer than 3 subjects or 2 conditions, or values are missing or all equal.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[0] < 3 or array.shape[1] < 2:
+        raise RobustnessError(
+            "values has the shape (subjects, conditions[, replicates]) with at least 3 subjects "
+            f"and 2 conditions, not {np.shape(values)}"
+        )
+    if not np.isfinite(array).all():
+        raise RobustnessError("values holds missing or infinite entries; every cell is needed")
+    if np.ptp(array) == 0:
+        raise RobustnessError("all measurements are equal: there is no variance to split")
+    estimate = _components(array)
+    rng = np.random.default_rng(seed)
+    draws = [_components(array[rng.integers(0, len(array), len(array))]) for _ in range(n)]
+    tail = _tail(level)
+    low, high = np.quantile(np.maximum(draws, 0), [tail, 1 - tail], axis=0)
+    names = ["subject", "condition", "interaction", "residual"]
+    if array.shape[2] == 1:
+        names.remove("interaction")
+    kept = np.maximum(estimate, 0)
+    return pd.DataFrame(
+        {
+            "value": kept,
+            "low": low,
+            "high": high,
+            "share": kept / kept.sum(),
+            "truncated": estimate < 0,
+        },
+        index=names,
+    )
+
+
+def _components(array: np.ndarray) -> np.ndarray:
+    a, b, r = array.shape
+    grand, rows, columns = array.mean(), array.mean(axis=(1, 2)), array.mean(axis=(0, 2))
+    cells = array.mean(axis=2)
+    ms_rows = b * r * np.sum((rows - grand) ** 2) / (a - 1)
+    ms_columns = a * r * np.sum((columns - grand) ** 2) / (b - 1)
+    inner = cells - rows[:, None] - columns[None, :] + grand
+    ms_inner = r * np.sum(inner**2) / ((a - 1) * (b - 1))
+    subject, condition = (ms_rows - ms_inner) / (b * r), (ms_columns - ms_inner) / (a * r)
+    if r == 1:
+        return np.array([subject, condition, ms_inner])
+    ms_error = np.sum((array - cells[:, :, None]) ** 2) / (a * b * (r - 1))
+    return np.array([subject, condition, (ms_inner - ms_error) / r, ms_error])

@@ -1,0 +1,239 @@
+"""Repeatability of embeddings: what raw cosine hides, and what to look at instead."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+from sklearn.decomposition import PCA
+from sklearn.model_selection import KFold
+
+from tumorbench_utils.robustness.agreement import (
+    Estimate,
+    RobustnessError,
+    icc_of,
+    mean_squares,
+)
+
+
+def paired_embeddings(first, second, minimum: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Return two embeddings per subject as float64 arrays (n, d) of one order.
+
+    DataFrames are joined by their index; vectors (n,) count as one feature.
+
+    Raises
+    ------
+    RobustnessError
+        If a subject lacks one of the two or stands twice, features differ, or a value is missing.
+    """
+    if isinstance(first, pd.DataFrame | pd.Series) and isinstance(second, pd.DataFrame | pd.Series):
+        for name, frame in (("first", first), ("second", second)):
+            if not frame.index.is_unique:
+                twice = frame.index[frame.index.duplicated()][0]
+                raise RobustnessError(f"{name} holds the subject {twice!r} twice")
+        apart = first.index.symmetric_difference(second.index)
+        if len(apart):
+            raise RobustnessError(
+                f"{len(apart)} subjects were scanned once only, for example {apart[0]!r}; leave "
+                "them out of both"
+            )
+        second = second.reindex(first.index)
+    first, second = (np.asarray(x, dtype=np.float64) for x in (first, second))
+    first, second = (x[:, None] if x.ndim == 1 else x for x in (first, second))
+    if first.shape != second.shape or first.ndim != 2:
+        raise RobustnessError(f"the embeddings are not paired: {first.shape} and {second.shape}")
+    if len(first) < minimum:
+        raise RobustnessError(f"at least {minimum} subjects are needed, not {len(first)}")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise RobustnessError("the embeddings hold values that are missing or infinite")
+    return first, second
+
+
+def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Distances of every first to every second: cosine after centring; of one feature, absolute."""
+    if first.shape[1] == 1:
+        return np.abs(first - second.T)
+    centre = np.concatenate([first, second]).mean(axis=0)
+    units = []
+    for values in (first - centre, second - centre):
+        norm = np.linalg.norm(values, axis=1, keepdims=True)
+        units.append(np.divide(values, norm, out=np.zeros_like(values), where=norm > 0))
+    return 1 - units[0] @ units[1].T
+
+
+def reidentification(first, second, *, level: float = 0.95) -> Estimate:
+    """Return how often a subject's second scan is nearer to its own first scan than to any other.
+
+    Cosine distance after removing the common mean; absolute difference for one feature. Chance is
+    1/n. k subjects at one smallest distance share the hit. Clopper and Pearson's exact interval.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n, d) or (n,)
+        The same subjects twice; DataFrames are joined by their index.
+    level : float
+
+    Returns
+    -------
+    value, low, high : float
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`paired_embeddings`.
+    """
+    first, second = paired_embeddings(first, second)
+    distance = _distances(second, first)
+    nearest = distance <= distance.min(axis=1, keepdims=True) + 1e-12
+    hits = (np.diag(nearest) / nearest.sum(axis=1)).sum()
+    n, tail = len(first), (1 - level) / 2
+    low = sps.beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
+    high = sps.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
+    return Estimate(float(hits / n), float(low), float(high))
+
+
+def discriminability(
+    first, second, *, n: int = 1000, seed: int = 0, level: float = 0.95
+) -> Estimate:
+    """Return how often two scans of one subject are nearer than scans of two subjects.
+
+    Bridgeford et al. (2021); 0.5 is chance, ties count half. Interval: bootstrap over subjects of
+    their own shares.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n, d) or (n,)
+    n : int
+        Resamples.
+    seed : int
+    level : float
+
+    Returns
+    -------
+    value, low, high : float
+    """
+    first, second = paired_embeddings(first, second)
+    shares = []
+    for distance in (_distances(first, second), _distances(second, first)):
+        own = np.diag(distance)[:, None]
+        other = ~np.eye(len(first), dtype=bool)
+        larger = (distance > own + 1e-12) + 0.5 * (np.abs(distance - own) <= 1e-12)
+        shares.append((larger * other).sum(axis=1) / (len(first) - 1))
+    share = np.mean(shares, axis=0)
+    rng = np.random.default_rng(seed)
+    draws = share[rng.integers(0, len(share), (n, len(share)))].mean(axis=1)
+    tail = (1 - level) / 2
+    return Estimate(float(share.mean()), *(float(q) for q in np.quantile(draws, [tail, 1 - tail])))
+
+
+def whitened_cosine(first, second, *, folds: int = 5, seed: int = 0) -> pd.DataFrame:
+    """Return cosines within and between subjects after centring and whitening on *other* subjects.
+
+    Raw cosine is high for every pair of vectors with a common offset. Here mean and principal
+    components come from the first scans of the subjects outside a fold; components are kept up to
+    90% of their variance and scaled to unit variance.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n, d)
+    folds : int
+    seed : int
+
+    Returns
+    -------
+    DataFrame, one row per subject
+        ``raw``: cosine of its two scans as they are; ``within``: the same after whitening;
+        ``between``: mean whitened cosine of its first scan with second scans of the other subjects
+        of its fold; ``percentile``: share of those that lie below ``within``.
+    """
+    index = first.index if isinstance(first, pd.DataFrame) else None
+    first, second = paired_embeddings(first, second, minimum=2 * folds)
+    result = pd.DataFrame(
+        index=index if index is not None else range(len(first)),
+        columns=["raw", "within", "between", "percentile"],
+        dtype=float,
+    )
+    result["raw"] = np.diag(_cosine(first, second))
+    for fit, hold in KFold(folds, shuffle=True, random_state=seed).split(first):
+        if np.ptp(first[fit], axis=0).max() == 0:
+            raise RobustnessError("all subjects have the same embedding; nothing can be whitened")
+        white = PCA(0.9, whiten=True, svd_solver="full").fit(first[fit])
+        cosine = _cosine(white.transform(first[hold]), white.transform(second[hold]))
+        own = np.diag(cosine)
+        other = cosine[~np.eye(len(hold), dtype=bool)].reshape(len(hold), -1)
+        result.iloc[hold, 1] = own
+        result.iloc[hold, 2] = other.mean(axis=1)
+        result.iloc[hold, 3] = (other < own[:, None]).mean(axis=1)
+    return result
+
+
+def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    norms = [np.linalg.norm(x, axis=1, keepdims=True) for x in (first, second)]
+    if min(norm.min() for norm in norms) == 0:
+        raise RobustnessError("an embedding is zero and has no direction")
+    return (first / norms[0]) @ (second / norms[1]).T
+
+
+def component_icc(first, second, form: str = "A1", *, level: float = 0.95) -> pd.DataFrame:
+    """Return the ICC of every component of an embedding, see :func:`icc`.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n, d)
+    form : {"A1", "C1"}
+    level : float
+
+    Returns
+    -------
+    DataFrame, one row per component that varies, columns ``value, low, high``
+        A component that is constant has no ICC and no row.
+    """
+    first, second = paired_embeddings(first, second)
+    varies = np.flatnonzero(np.ptp(np.concatenate([first, second]), axis=0) > 0)
+    squares = mean_squares(first[:, varies], second[:, varies])
+    estimate = icc_of(squares, len(first), form, level)
+    frame = pd.DataFrame(dict(zip(Estimate._fields, estimate, strict=True)), index=varies)
+    exact = (squares.residual == 0) & ((squares.measurements == 0) | (form == "C1"))
+    frame.loc[exact] = 1.0
+    return frame
+
+
+def effective_rank(X) -> float:
+    """Return the effective rank of embeddings (Roy and Vetterli 2007).
+
+    The exponential of the entropy of the normalised singular values after centring: 1 if all
+    subjects lie on a line, at most ``min(n - 1, d)``; 0 if all are equal.
+
+    Parameters
+    ----------
+    X : array-like, shape (n, d)
+    """
+    X = np.asarray(X, dtype=np.float64)
+    singular = np.linalg.svd(X - X.mean(axis=0), compute_uv=False)
+    if singular.sum() <= 1e-12 * max(1.0, np.abs(X).max()):
+        return 0.0
+    share = singular / singular.sum()
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def collapse(X) -> pd.Series:
+    """Return signs that an embedding maps all subjects to nearly one point.
+
+    Parameters
+    ----------
+    X : array-like, shape (n, d)
+        One scan of each subject.
+
+    Returns
+    -------
+    Series
+        ``mean_cosine`` between subjects as they are, ``effective_rank`` and ``collapsed``: the
+        mean cosine is above 0.99 or the effective rank below 2. A test-retest cosine says nothing
+        about such an embedding.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    cosine = _cosine(X, X)[np.triu_indices(len(X), 1)].mean()
+    rank = effective_rank(X)
+    return pd.Series(
+        {"mean_cosine": cosine, "effective_rank": rank, "collapsed": cosine > 0.99 or rank < 2},
+        dtype=object,
+    )
