@@ -1,0 +1,155 @@
+"""Cox regression with a ridge penalty, fast enough for cross-validation over many models.
+
+lifelines fits one model in tens of milliseconds; a cross-validated table needs tens of thousands
+of fits. This is the same Newton method with Efron's ties, every sum over risk sets a cumulative
+sum. Penalties are counted in events: the penalised log partial likelihood is
+``l(b) - sum_j penalty_j b_j**2 / 2``, and a standardised covariate carries about one unit of
+information per event, so that a penalty of 1 weighs as much as one event.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tumorbench_utils.survival.checks import SurvivalError
+
+
+class RiskSets:
+    """The order of events and risk sets of one sample, worked out once for many fits.
+
+    Parameters
+    ----------
+    times : ndarray, shape (n,)
+    events : ndarray of bool, shape (n,)
+        At least one event.
+    """
+
+    def __init__(self, times: np.ndarray, events: np.ndarray):
+        self.order = np.lexsort((~events, times))  # by time, events before censorings
+        ordered, seen = times[self.order], events[self.order]
+        self.event_rows = np.flatnonzero(seen)
+        at = ordered[self.event_rows]
+        #: first row of the risk set of each event, and Efron's share of its tied deaths
+        self.start = np.searchsorted(ordered, at, side="left")
+        first = np.searchsorted(at, at, side="left")
+        self.first, self.last = first, np.searchsorted(at, at, side="right")
+        self.share = (np.arange(len(at)) - first) / (self.last - first)
+        #: number of events up to and including each row's time
+        self.passed = np.searchsorted(at, ordered, side="right")
+        self.times, self.seen = ordered, seen
+
+    def _denominators(self, weight: np.ndarray) -> np.ndarray:
+        """Return Efron's sum of hazards over each event's risk set."""
+        at_risk = weight[::-1].cumsum()[::-1][self.start]
+        tied = np.r_[0, weight[self.event_rows].cumsum()]
+        return at_risk - self.share * (tied[self.last] - tied[self.first])
+
+    def log_likelihood(self, risk: np.ndarray) -> float:
+        """Return the log partial likelihood of log hazards, shape (n,), in the sample's order."""
+        risk = risk[self.order]
+        shift = risk.max()
+        sums = self._denominators(np.exp(risk - shift))
+        return float((risk[self.event_rows] - shift - np.log(sums)).sum())
+
+    def derivatives(self, x: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return gradient (p,) and information (p, p); `x` and `risk` are in the sets' order."""
+        weight = np.exp(risk - risk.max())
+        inverse = 1 / self._denominators(weight)
+        # sum over events of 1/phi while a row is at risk, less the share of its own ties
+        total = np.r_[0, inverse.cumsum()][self.passed]
+        shared = np.r_[0, (self.share * inverse).cumsum()]
+        total[self.event_rows] -= shared[self.last] - shared[self.first]
+        load = weight * total
+        wx = weight[:, None] * x
+        sums = wx[::-1].cumsum(axis=0)[::-1][self.start]
+        tied = np.vstack([np.zeros(x.shape[1]), wx[self.event_rows].cumsum(axis=0)])
+        means = sums - self.share[:, None] * (tied[self.last] - tied[self.first])
+        means *= inverse[:, None]
+        gradient = (self.seen - load) @ x
+        return gradient, (x * load[:, None]).T @ x - means.T @ means
+
+    def baseline(self, risk: np.ndarray) -> "Baseline":
+        """Return Breslow's cumulative hazard of a patient with log hazard 0."""
+        risk = risk[self.order]
+        shift = risk.max()
+        weight = np.exp(risk - shift)
+        steps = 1 / weight[::-1].cumsum()[::-1][self.start]
+        hazard = steps.cumsum() * np.exp(-shift)
+        return Baseline(self.times[self.event_rows], hazard, float(self.times[-1]))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Cumulative baseline hazard: event times (days), hazard up to each, end of the follow-up."""
+
+    times: np.ndarray
+    hazard: np.ndarray
+    end: float
+
+    def survival(self, risk: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """Return the survival of patients with log hazards `risk` (n,), shape (n, len(days)).
+
+        Raises
+        ------
+        SurvivalError
+            If a time lies beyond the follow-up of the training patients.
+        """
+        days = np.asarray(days, dtype=float)
+        if (days > self.end).any():
+            raise SurvivalError(
+                f"no survival can be predicted for {days.max():g} days: the training patients were "
+                f"followed for {self.end:g} days at most"
+            )
+        hazard = np.r_[0, self.hazard][np.searchsorted(self.times, days, side="right")]
+        return np.exp(-np.exp(risk)[:, None] * hazard)
+
+
+def fit_ridge(
+    sets: RiskSets, x: np.ndarray, penalty: np.ndarray, start: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the coefficients that maximise the penalised partial likelihood.
+
+    Parameters
+    ----------
+    sets : RiskSets
+        Of the sample.
+    x : ndarray, shape (n, p)
+        Covariates in the sample's order; centred ones keep the exponentials small.
+    penalty : ndarray, shape (p,)
+        Weight of the penalty of each covariate, in events.
+    start : ndarray, shape (p,), optional
+        Coefficients to start from, for example those of a neighbouring penalty.
+
+    Raises
+    ------
+    SurvivalError
+        If the fit does not converge, as with an unpenalised covariate that separates the events.
+    """
+    x = x[sets.order]
+    beta = np.zeros(x.shape[1]) if start is None else start.copy()
+    value = _objective(sets, x, beta, penalty)
+    for _ in range(50):
+        gradient, information = sets.derivatives(x, x @ beta)
+        gradient -= penalty * beta
+        try:
+            step = np.linalg.solve(information + np.diag(penalty), gradient)
+        except np.linalg.LinAlgError:
+            break
+        gain = gradient @ step
+        if gain < 1e-9:
+            return beta + step
+        for _ in range(30):  # halve the step until the likelihood rises
+            new = _objective(sets, x, beta + step, penalty)
+            if new >= value:
+                break
+            step /= 2
+        beta, value = beta + step, new
+    raise SurvivalError("the ridge Cox fit did not converge; use a larger penalty")
+
+
+def _objective(sets: RiskSets, x: np.ndarray, beta: np.ndarray, penalty: np.ndarray) -> float:
+    risk = x @ beta
+    shift = risk.max()
+    sums = sets._denominators(np.exp(risk - shift))
+    likelihood = (risk[sets.event_rows] - shift - np.log(sums)).sum()
+    return likelihood - 0.5 * (penalty * beta) @ beta
