@@ -266,6 +266,42 @@ def bootstrap_auc(
     return float(value), *percentile_interval(values, level)
 
 
+def resampled_split_auc(
+    tests: list[tuple[np.ndarray, np.ndarray, np.ndarray]], codes: np.ndarray, n: int, seed: int
+) -> np.ndarray:
+    """Bootstrap a mean AUC over splits: whole patients resampled, the fitted models kept.
+
+    A patient who stands in the test rows of several splits is drawn into all of them or none. So
+    the correlation of the splits through shared test cases is kept, and several scores of the same
+    cases stay paired. What varies with the training rows is not in it.
+
+    Parameters
+    ----------
+    tests : list of (rows, y, scores)
+        One per split: positions of the test cases, their labels of both classes, and their scores,
+        shape (n_test,) each for rows and labels and (n_test, m) for m scores.
+    codes : ndarray of int, shape (cases,)
+        Patient of every case, 0 to ``patients - 1``.
+    n, seed : int
+
+    Returns
+    -------
+    ndarray, shape (n, m)
+        NaN where a resample leaves no split with both classes.
+    """
+    areas = [[WeightedAUC(y, column) for column in scores.T] for _, y, scores in tests]
+    blocks = []
+    for counts in resample_counts(codes, n, seed):
+        values = [
+            np.column_stack([area(counts[:, rows]) for area in columns])
+            for columns, (rows, _, _) in zip(areas, tests, strict=True)
+        ]
+        valid = np.isfinite(values)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            blocks.append(np.where(valid, values, 0).sum(axis=0) / valid.sum(axis=0))
+    return np.concatenate(blocks)
+
+
 def _placements(labels: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Share of the other class that each case is ordered rightly against; ties count half."""
     places = np.empty(len(labels))
