@@ -36,9 +36,9 @@ class CTFM(FoundationModel):
     )
 
     def network(self, size: str) -> nn.Module:
-        """Return the encoder: full 32..512 channels, compact 12..96 on a strided first layer."""
+        """Return the encoder: full 32..512 channels, compact 8..64 on a strided first layer."""
         from tumorbench_utils.models.segresnet import SegResNetEncoder
 
         if size == "full":
             return SegResNetEncoder(32, (1, 2, 2, 4, 4), "batch")
-        return SegResNetEncoder(12, (1, 1, 2, 2), "batch", stride=2, features=self.dim)
+        return SegResNetEncoder(8, (1, 1, 2, 4), "batch", stride=2, features=self.dim)

@@ -41,9 +41,9 @@ class ModelsGenesis(FoundationModel):
     )
 
     def network(self, size: str) -> nn.Module:
-        """Return the encoder: full 32..512 channels, compact 16..128 on a strided first layer."""
+        """Return the encoder: full 32..512 channels, compact 8..128 on a strided first layer."""
         # 6 x 6 x 6 -> 2 x 2 x 2: the last voxel of every axis is never pooled, as released.
         pool = nn.Sequential(nn.AvgPool3d(3, stride=2), nn.Flatten())
         if size == "full":
             return UNet3DEncoder(pool)
-        return UNet3DEncoder(pool, width=16, levels=3, stride=2, features=self.dim // 8)
+        return UNet3DEncoder(pool, width=8, stride=2, features=self.dim // 8)

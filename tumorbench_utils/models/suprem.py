@@ -48,8 +48,8 @@ class SuPreM(FoundationModel):
     )
 
     def network(self, size: str) -> nn.Module:
-        """Return the encoder: full 32..512 channels, compact 16..128 on a strided first layer."""
+        """Return the encoder: full 32..512 channels, compact 8..128 on a strided first layer."""
         pool = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())
         if size == "full":
             return UNet3DEncoder(pool)
-        return UNet3DEncoder(pool, width=16, levels=3, stride=2, features=self.dim)
+        return UNet3DEncoder(pool, width=8, stride=2, features=self.dim)

@@ -45,16 +45,15 @@ class _Level(nn.Module):
 
 
 class UNet3DEncoder(nn.Module):
-    """Levels of two convolutions with 2 x 2 x 2 maxima between them.
+    """Four levels of two convolutions with 2 x 2 x 2 maxima between them.
 
     Parameters
     ----------
     width : int
         Channels of the first convolution; every level doubles them twice over its two steps.
-    levels : int
-        1 to 4.
-    stride : int
-        Stride of the first convolution.
+    stride : {1, 2}
+        Stride of the first convolution (1 as released). With 2 the last level is not preceded by
+        a maximum, so that its grid is an eighth of the patch's either way.
     pool : nn.Module
         What makes (n, features) out of the last level's (n, channels, d0, d1, d2).
     features : int, optional
@@ -65,17 +64,17 @@ class UNet3DEncoder(nn.Module):
         self,
         pool: nn.Module,
         width: int = 32,
-        levels: int = 4,
         stride: int = 1,
         features: int | None = None,
     ):
         super().__init__()
         inputs = 1
         # The names count the channels of the released width; narrower ones keep them.
-        for level, name in enumerate(("tr64", "tr128", "tr256", "tr512")[:levels]):
+        for level, name in enumerate(("tr64", "tr128", "tr256", "tr512")):
             outputs = width * 2**level
             self.add_module(f"down_{name}", _Level(inputs, outputs, stride if level == 0 else 1))
             inputs = 2 * outputs
+        self.halvings = 4 - stride
         self.head = nn.Conv3d(inputs, features, 1) if features else nn.Identity()
         self.pool = pool
 
@@ -83,5 +82,5 @@ class UNet3DEncoder(nn.Module):
         """Map patches (n, 1, d0, d1, d2) to embeddings (n, dim)."""
         levels = [part for name, part in self.named_children() if name.startswith("down_")]
         for level, part in enumerate(levels):
-            x = part(F.max_pool3d(x, 2) if level else x)
+            x = part(F.max_pool3d(x, 2) if 0 < level <= self.halvings else x)
         return self.pool(self.head(x))

@@ -37,9 +37,9 @@ class VISTA3D(FoundationModel):
     )
 
     def network(self, size: str) -> nn.Module:
-        """Return the encoder: full 48..768 channels, compact 12..96 on a strided first layer."""
+        """Return the encoder: full 48..768 channels, compact 8..64 on a strided first layer."""
         from tumorbench_utils.models.segresnet import SegResNetEncoder
 
         if size == "full":
             return SegResNetEncoder(48, (1, 2, 2, 4, 4), "instance")
-        return SegResNetEncoder(12, (1, 1, 2, 2), "instance", stride=2, features=self.dim)
+        return SegResNetEncoder(8, (1, 1, 2, 4), "instance", stride=2, features=self.dim)
