@@ -1,0 +1,91 @@
+"""The version of the code that decides what an embedding is: a digest of its source files."""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import inspect
+from pathlib import Path
+
+_PACKAGE = "tumorbench_utils"
+
+
+@functools.lru_cache(maxsize=256)
+def code_version(model_class: type) -> str:
+    """Return a digest of the source that turns a scan into an embedding.
+
+    It covers the module of the model's class, what that imports from the package, and ``patches``;
+    a change elsewhere leaves it as it is.
+
+    Parameters
+    ----------
+    model_class : type
+        Class of a ``FoundationModel``.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    todo = {cls.__module__ for cls in model_class.__mro__}
+    todo = {m for m in todo if m.split(".")[0] == _PACKAGE} | {f"{_PACKAGE}.patches.extract"}
+    sources = [_source(cls) for cls in model_class.__mro__ if _is_own(cls)]
+    seen = set()
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        text = _module_source(module)
+        sources.append(f"{module}\n{text}")
+        todo |= _imports(text) - seen
+    return hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()[:16]
+
+
+def code_is_current(model: str, code: str | None) -> bool:
+    """Whether the entry of `model` was made by the code of today.
+
+    True if `code` is None (imported features do not depend on it) or if the model is not known.
+    """
+    if code is None:
+        return True
+    from tumorbench_utils.models import MODELS
+
+    return model not in MODELS or code == code_version(type(MODELS[model]))
+
+
+def _is_own(cls: type) -> bool:
+    """Whether a class of a user stands in the line of a model."""
+    return cls.__module__.split(".")[0] not in (_PACKAGE, "builtins", "abc")
+
+
+def _source(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # typed at a prompt: no file to look at
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _module_source(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def _imports(text: str) -> set[str]:
+    """Return the modules of ``patches`` and ``models`` that `text` names in import statements."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found.update(n for n in names if n.startswith((f"{_PACKAGE}.models.", f"{_PACKAGE}.patch")))
+    return {name for name in found if _exists(name)}
+
+
+@functools.cache
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a class or function inside a module
+        return False
