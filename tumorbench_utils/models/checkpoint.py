@@ -69,8 +69,18 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _refuse_by_content(path: Path, head: bytes, size: int) -> None:
-    """Raise for files that are clearly something else than weights."""
+def refuse_other_content(path: Path, head: bytes, size: int) -> None:
+    """Raise a CheckpointError for what is often saved under the name of weights and is none.
+
+    Parameters
+    ----------
+    path : Path
+        For the message.
+    head : bytes
+        The first bytes of the file.
+    size : int
+        Bytes of the whole file.
+    """
     text = head.lstrip().lower()
     if size == 0:
         problem = "is empty; download it again"
@@ -128,7 +138,7 @@ def read_checkpoint(path: str | os.PathLike) -> Mapping:
     size = path.stat().st_size
     with open(path, "rb") as stream:
         head = stream.read(512)
-    _refuse_by_content(path, head, size)
+    refuse_other_content(path, head, size)
     try:
         if _is_safetensors(head, size):
             return safetensors.torch.load_file(path, device="cpu")
