@@ -11,9 +11,13 @@ Examples
 
 from tumorbench_utils.models.base import FoundationModel, ModelCard
 from tumorbench_utils.models.checkpoint import CheckpointError, LoadReport
+from tumorbench_utils.models.ct_clip_vit import CTCLIP
 from tumorbench_utils.models.ct_fm import CTFM
 from tumorbench_utils.models.fmcib import FMCIB
+from tumorbench_utils.models.medimageinsight import MedImageInsight
+from tumorbench_utils.models.merlin import Merlin
 from tumorbench_utils.models.models_genesis import ModelsGenesis
+from tumorbench_utils.models.pasta import PASTA
 from tumorbench_utils.models.suprem import SuPreM
 from tumorbench_utils.models.vista3d import VISTA3D
 from tumorbench_utils.models.voco import VoCo
@@ -79,5 +83,16 @@ def register(model: FoundationModel) -> None:
     MODELS[model.key] = model
 
 
-for _model in (FMCIB(), CTFM(), VISTA3D(), VoCo(), SuPreM(), ModelsGenesis()):
+for _model in (
+    FMCIB(),
+    CTFM(),
+    CTCLIP(),
+    PASTA(),
+    VISTA3D(),
+    VoCo(),
+    SuPreM(),
+    Merlin(),
+    MedImageInsight(),
+    ModelsGenesis(),
+):
     register(_model)
