@@ -8,7 +8,7 @@ from tumorbench_utils.patches.grid import BenchmarkGrid
 from tumorbench_utils.patches.intensity import check_intensity
 from tumorbench_utils.patches.resample import box_of, sample
 from tumorbench_utils.patches.spec import AXIS_LETTERS, PatchError, PatchSpec
-from tumorbench_utils.patches.volume import open_volume
+from tumorbench_utils.patches.volume import name_of, open_volume
 from tumorbench_utils.settings import unknown
 
 GRIDS = ("exact", "monai14")
@@ -82,7 +82,7 @@ def extract_patches(
     if grid not in GRIDS:
         raise PatchError(unknown("grid", grid, GRIDS))
     specs = _check_specs(specs)
-    points = _check_seeds(seeds)
+    points = _check_seeds(seeds, name_of(image))
     volume = open_volume(image)
     grids = {spec.spacing_mm: None for spec in specs}
     for spacing in grids:
@@ -109,39 +109,42 @@ def extract_patches(
 def _check_specs(specs) -> list[PatchSpec]:
     if isinstance(specs, PatchSpec):
         raise PatchError("specs must be a list of PatchSpec; put the one spec into a list")
-    specs = list(specs)
+    try:
+        specs = list(specs)
+    except TypeError as error:
+        raise PatchError(f"specs must be a list of PatchSpec, got {specs!r}") from error
     for spec in specs:
         if not isinstance(spec, PatchSpec):
-            raise PatchError(f"specs must hold PatchSpec objects, got {type(spec).__name__}")
+            raise PatchError(f"a spec must be a PatchSpec, got {type(spec).__name__}")
     return specs
 
 
-def _check_seeds(seeds) -> np.ndarray:
+def _check_seeds(seeds, name: str) -> np.ndarray:
+    """Return the seeds as an array of shape (n, 3), or say which is none."""
     try:
         array = np.asarray(seeds)
-        if array.dtype.kind in "SU" or (array.dtype.kind == "O" and _has_text(array)):
-            raise TypeError("text")
+        text = array.dtype.kind == "O" and any(isinstance(x, (str, bytes)) for x in array.ravel())
+        if array.dtype.kind not in "iufO" or text:
+            raise TypeError(f"values of type {array.dtype.name}")
         points = array.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise PatchError(f"a seed must be three numbers in LPS mm, got {seeds!r}") from error
-    if points.size == 0 and points.ndim <= 2 and len(points) == 0:
+        raise PatchError(
+            f"{name}: a seed must be three numbers (x, y, z) in LPS mm, got {seeds!r}"
+        ) from error
+    if points.shape == (0,):
         return points.reshape(0, 3)
     if points.ndim != 2 or points.shape[1] != 3:
         raise PatchError(
-            f"each seed must be three numbers (x, y, z) in LPS mm, got an array of shape "
-            f"{points.shape[1:] or points.shape}"
+            f"{name}: seeds must be a list of three numbers (x, y, z) each, in LPS mm, got an "
+            f"array of shape {points.shape}"
         )
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if bad.size:
         raise PatchError(
-            f"seed {bad[0]} is not finite: {tuple(points[bad[0]].tolist())}; leave lesions "
-            "without coordinates out of the table"
+            f"{name}: seed {bad[0]} is not finite: {tuple(points[bad[0]].tolist())}; leave out "
+            "lesions without coordinates"
         )
     return points
-
-
-def _has_text(array: np.ndarray) -> bool:
-    return any(isinstance(item, (str, bytes)) for item in array.ravel())
 
 
 def _finish(hu: np.ndarray, spec: PatchSpec) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from isal import igzip
 
 from tumorbench_utils.patches.spec import PatchError
 from tumorbench_utils.patches.volume import (
@@ -75,15 +74,16 @@ def _read_whole(path: Path, reader_name: str) -> ArrayVolume:
     return ArrayVolume(str(path), image, sitk.GetArrayViewFromImage(image), keep=image)
 
 
-def _map(path: Path, header, dtype: np.dtype, offset: int, rescale=None) -> ArrayVolume:
+def _map(path: Path, voxels: Path, header, stored: np.dtype, start: int, rescale=None):
+    """Map the voxels of an uncompressed file; its pages are read when they are used."""
     shape = tuple(reversed(header.GetSize()))
-    need, have = offset + int(np.prod(shape)) * dtype.itemsize, path.stat().st_size
+    need, have = start + int(np.prod(shape)) * stored.itemsize, voxels.stat().st_size
     if have < need:
         raise PatchError(
             f"{path}: the file is cut off: it holds {have} bytes, the image needs {need}; fetch "
             "or copy it again"
         )
-    array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    array = np.memmap(voxels, dtype=stored, mode="r", offset=start, shape=shape)
     return ArrayVolume(str(path), header, array.view(np.ndarray), rescale, keep=array)
 
 
@@ -121,66 +121,70 @@ def _open_nifti(path: Path) -> Volume:
             f"{path}: the header says nothing about orientation (qform and sform codes are 0); "
             "convert it again from the original images"
         )
-    if code not in _NIFTI_TYPES or dims[1:4] != header.GetSize():
+    if code not in _NIFTI_TYPES or dims[1:4] != header.GetSize() or offset < 348:
         return _read_whole(path, "NiftiImageIO")
-    dtype = np.dtype(order + _NIFTI_TYPES[code])
+    stored = np.dtype(order + _NIFTI_TYPES[code])
     rescale = None
     if slope != 0 and np.isfinite([slope, intercept]).all() and (slope, intercept) != (1, 0):
         rescale = (slope, intercept)
     if packed:
         return StreamVolume(
-            str(path), header, dtype, path=path, start=0, skip=int(offset), wrapper="gzip",
+            str(path), header, stored, path=path, start=0, skip=int(offset), wrapper="gzip",
             rescale=rescale,
         )  # fmt: skip
-    return _map(path, header, dtype, int(offset), rescale)
+    return _map(path, path, header, stored, int(offset), rescale)
 
 
 def _open_meta(path: Path) -> Volume:
     header = _header(path, "MetaImageIO")
-    fields = _meta_fields(path)
+    fields, end = _meta_fields(path)
     data = fields.get("elementdatafile", "")
-    big = "true" in (
-        fields.get("binarydatabyteordermsb", ""),
-        fields.get("elementbyteordermsb", ""),
-    )
-    order = ">" if big else "<"
+    big = "true" in (fields.get("binarydatabyteordermsb"), fields.get("elementbyteordermsb"))
     kind = _META_TYPES.get(fields.get("elementtype", "").upper())
     plain = fields.get("binarydata", "true") == "true" and fields.get("headersize", "0") == "0"
-    if data.lower() == "local" or kind is None or not plain or "%" in data or data == "list":
+    if kind is None or not plain or data.lower().startswith("list") or "%" in data:
         return _read_whole(path, "MetaImageIO")
+    voxels, start = (path, end) if data.lower() == "local" else (_beside(path, data), 0)
+    stored = np.dtype((">" if big else "<") + kind)
+    have = voxels.stat().st_size - start
+    packed = fields.get("compresseddata", "false") == "true"
+    need = int(np.prod(header.GetSize())) * stored.itemsize
+    if packed:
+        need = int(fields.get("compresseddatasize", have))
+    if have > need:
+        raise PatchError(
+            f"{path}: the header describes {need} bytes of voxels, {voxels.name} holds {have}; the "
+            "two do not belong together"
+        )
+    if have < need:
+        raise PatchError(
+            f"{path}: {voxels.name} is cut off: it holds {have} bytes of voxels, the header "
+            f"describes {need}; fetch or copy it again"
+        )
+    if packed:
+        return StreamVolume(
+            str(path), header, stored, path=voxels, start=start, skip=0, wrapper="zlib"
+        )
+    return _map(path, voxels, header, stored, start)
+
+
+def _beside(path: Path, data: str) -> Path:
+    """Return the file with the voxels, which must lie beside the header or below it."""
     name = Path(data)
     if name.is_absolute() or ".." in name.parts:
         raise PatchError(
             f"{path}: its voxels are said to lie in {data!r}, outside its own folder; keep the two "
             "files together"
         )
-    voxels = path.parent / name
-    if not voxels.is_file():
+    if not (path.parent / name).is_file():
         raise PatchError(
             f"{path}: the file with its voxels, {data!r}, is missing; put it beside the header"
         )
-    dtype = np.dtype(order + kind)
-    if fields.get("compresseddata", "false") == "true":
-        size = int(fields.get("compresseddatasize", 0))
-        if size > voxels.stat().st_size:
-            raise PatchError(
-                f"{voxels}: the file is cut off: it holds {voxels.stat().st_size} bytes, the "
-                f"header says {size}; fetch or copy it again"
-            )
-        return StreamVolume(str(path), header, dtype, path=voxels, start=0, skip=0, wrapper="zlib")
-    expected = int(np.prod(header.GetSize())) * dtype.itemsize
-    if voxels.stat().st_size > expected:
-        raise PatchError(
-            f"{voxels}: the file holds {voxels.stat().st_size} bytes, the header {path.name} "
-            f"describes {expected}; the two do not belong together"
-        )
-    volume = _map(voxels, header, dtype, 0)
-    volume.name = str(path)
-    return volume
+    return path.parent / name
 
 
-def _meta_fields(path: Path) -> dict[str, str]:
-    """Return the header of a MetaImage as lower-case keys and values (file names as they are)."""
+def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
+    """Return the header of a MetaImage, in lower case but for file names, and where it ends."""
     fields = {}
     with open(path, "rb") as file:
         for line in file:
@@ -189,7 +193,7 @@ def _meta_fields(path: Path) -> dict[str, str]:
             fields[key] = value if key == "elementdatafile" else value.lower()
             if key == "elementdatafile":
                 break
-    return fields
+        return fields, file.tell()
 
 
 def _open_nrrd(path: Path) -> Volume:
@@ -204,10 +208,10 @@ def _open_nrrd(path: Path) -> Volume:
     known = encoding in ("raw", "gzip", "gz") and "endian" in fields
     if kind is None or not plain or not known or size != header.GetSize():
         return _read_whole(path, "NrrdImageIO")
-    dtype = np.dtype((">" if fields["endian"] == "big" else "<") + kind)
+    stored = np.dtype((">" if fields["endian"] == "big" else "<") + kind)
     if encoding == "raw":
-        return _map(path, header, dtype, start)
-    return StreamVolume(str(path), header, dtype, path=path, start=start, skip=0, wrapper="gzip")
+        return _map(path, path, header, stored, start)
+    return StreamVolume(str(path), header, stored, path=path, start=start, skip=0, wrapper="gzip")
 
 
 def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:

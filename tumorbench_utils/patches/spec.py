@@ -44,7 +44,8 @@ class PatchSpec:
         Sampling distances in mm along the world axes x (left-right), y (front-back) and
         z (foot-head), whatever the orientation.
     size : tuple of 3 ints
-        Voxels along the three array axes, in the order of `orientation`.
+        Voxels along the three array axes, in the order of `orientation`; from 2 to 1024. The
+        benchmark cuts an odd side one voxel short and fills it up with 0 at the end.
     window_hu : tuple of 2 floats
         The two values, in HU, that become the ends of `out_range`; beyond them is clipped.
     out_range : tuple of 2 floats
@@ -75,9 +76,9 @@ class PatchSpec:
         if min(spacing) <= 0:
             raise PatchError(f"PatchSpec: spacing_mm must be above 0, got {self.spacing_mm!r}")
         sides = _numbers("size", self.size, 3)
-        if any(side != int(side) or not 1 <= side <= MAX_SIDE for side in sides):
+        if any(side != int(side) or not 2 <= side <= MAX_SIDE for side in sides):
             raise PatchError(
-                f"PatchSpec: size must hold whole numbers from 1 to {MAX_SIDE}, got {self.size!r}"
+                f"PatchSpec: size must hold whole numbers from 2 to {MAX_SIDE}, got {self.size!r}"
             )
         for name in ("window_hu", "out_range"):
             pair = _numbers(name, getattr(self, name), 2)

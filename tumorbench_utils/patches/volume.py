@@ -34,7 +34,7 @@ class Volume:
         The file or folder, for messages.
     header : object with SimpleITK's ``GetSize``, ``GetSpacing``, ``GetOrigin``, ``GetDirection``
     dtype : numpy dtype
-        Of the voxels as they are returned.
+        Of the voxels after rescaling.
 
     Attributes
     ----------
@@ -81,12 +81,13 @@ class ArrayVolume(Volume):
     """A scan whose voxels lie in an array (k, j, i), in memory or mapped from a file."""
 
     def __init__(self, name: str, header, array: np.ndarray, rescale=None, keep=None):
-        super().__init__(name, header, array.dtype)
+        super().__init__(name, header, np.float32 if rescale else array.dtype)
         self._array = array
         self._rescale = rescale
         self._keep = keep  # The owner of the memory that `array` looks at.
 
     def read(self, boxes: list[Box]) -> list[np.ndarray]:
+        """Copy each box out of the array."""
         self.rows = [_hu(self._array[k, j], self._rescale) for k, j in self.sampled_rows()]
         return [_hu(self._array[_slices(box)], self._rescale) for box in boxes]
 
@@ -96,8 +97,10 @@ class StreamVolume(Volume):
 
     Parameters
     ----------
-    name, header, dtype
+    name, header
         As for :class:`Volume`.
+    stored : numpy dtype
+        Of the voxels in the file.
     path : Path
     start : int
         Byte of the file at which the compressed stream begins.
@@ -108,21 +111,28 @@ class StreamVolume(Volume):
         Slope and intercept.
     """
 
-    def __init__(self, name, header, dtype, *, path, start, skip, wrapper, rescale=None):
-        super().__init__(name, header, dtype)
+    def __init__(self, name, header, stored, *, path, start, skip, wrapper, rescale=None):
+        super().__init__(name, header, np.float32 if rescale else stored)
+        self._stored = np.dtype(stored)
         self._path, self._start, self._skip = path, start, skip
         self._wrapper, self._rescale = wrapper, rescale
 
     def read(self, boxes: list[Box]) -> list[np.ndarray]:
+        """Unpack the file up to the last slice that a box needs, and copy the boxes out of it.
+
+        Raises
+        ------
+        PatchError
+            If the file is cut off anywhere, or damaged where it was unpacked. A file of which
+            less than :data:`VERIFY_REST` is left behind the last box is checked to its end.
+        """
         ni, nj, nk = self.shape
-        results = [
-            np.empty([stop - start for start, stop in reversed(box)], self.dtype) for box in boxes
-        ]
+        results = [np.empty([b - a for a, b in reversed(box)], self._stored) for box in boxes]
         last = max((box[2][1] for box in boxes), default=0)
         wanted: dict[int, list[int]] = {}
         for k, j in self.sampled_rows():
             wanted.setdefault(k, []).append(j)
-        plane = np.empty((nj, ni), self.dtype)
+        plane = np.empty((nj, ni), self._stored)
         with readable(self.name), open(self._path, "rb") as file:
             file.seek(self._start)
             stream = unpacked(file, self._wrapper)
@@ -146,8 +156,13 @@ class StreamVolume(Volume):
         with open(self._path, "rb") as file:
             file.seek(-4, os.SEEK_END)
             (length,) = struct.unpack("<I", file.read(4))
-        expected = self._skip + int(np.prod(self.shape)) * self.dtype.itemsize
+        expected = self._skip + int(np.prod(self.shape)) * self._stored.itemsize
         return length == expected % (1 << 32)
+
+
+def name_of(image) -> str:
+    """Return what an image is called in messages: its path, or "the image"."""
+    return str(image) if isinstance(image, (str, os.PathLike)) else "the image"
 
 
 def open_volume(image) -> Volume:
@@ -206,7 +221,7 @@ def readable(name: str) -> Iterator[None]:
             f"{name}: the compressed data are cut off or damaged ({error}); fetch or convert the "
             "file again"
         ) from error
-    except (OSError, ValueError, OverflowError, struct.error) as error:
+    except (OSError, ValueError, OverflowError, MemoryError, struct.error) as error:
         raise PatchError(f"{name}: cannot be read ({error}); fetch or convert it again") from error
     except RuntimeError as error:  # SimpleITK: the last line holds the reason.
         reason = str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ")
