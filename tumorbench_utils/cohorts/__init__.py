@@ -2,6 +2,7 @@
 
 from tumorbench_utils.cohorts.cards import COHORTS, CohortCard, CohortError
 from tumorbench_utils.cohorts.load import Cohort, load_cohort
+from tumorbench_utils.cohorts.masks import seeds_from_mask
 from tumorbench_utils.cohorts.registry import card, register
 from tumorbench_utils.cohorts.released import read_released_table
 
@@ -14,4 +15,5 @@ __all__ = [
     "load_cohort",
     "read_released_table",
     "register",
+    "seeds_from_mask",
 ]
