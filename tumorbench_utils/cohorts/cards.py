@@ -19,7 +19,8 @@ class CohortCard:
     Parameters
     ----------
     key, title : str
-        Name in :data:`COHORTS` and name on the page.
+        Name in :data:`COHORTS` and name on the page; the rest may be left empty by a cohort of
+        your own.
     organ, endpoint : str
         Body part and what is predicted.
     label_rule : str
@@ -57,15 +58,15 @@ class CohortCard:
 
     key: str
     title: str
-    organ: str
-    endpoint: str
-    label_rule: str
-    positive: str
-    source: str
-    doi: str
-    licence: str
-    access: str
-    image_format: str
+    organ: str = ""
+    endpoint: str = ""
+    label_rule: str = ""
+    positive: str = ""
+    source: str = ""
+    doi: str = ""
+    licence: str = ""
+    access: str = ""
+    image_format: str = ""
     covariates: Mapping[str, str] = field(default_factory=dict)
     size_column: str | None = None
     size_direction: int = 1
