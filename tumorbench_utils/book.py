@@ -297,6 +297,9 @@ def run(names: list[str], *, workers: int = 2, root: Path = settings.BOOK_ROOT) 
                 bar.set_postfix_str(", ".join(sorted(pool.running)))
 
         ticker = threading.Thread(target=tick, daemon=True)
+        # In a log file every update would be a line of its own.
+        if not sys.stderr.isatty():
+            ticking.set()
         ticker.start()
         try:
             for future in as_completed(futures):

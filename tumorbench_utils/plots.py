@@ -100,7 +100,8 @@ def table(
     pandas.io.formats.style.Styler
     """
     text = f"{caption} [{label(edition, weights)}]".strip()
-    return frame.style.format(precision=precision, na_rep="–").set_caption(text)
+    style = frame.style.format(precision=precision, na_rep="–").set_caption(text)
+    return style.set_table_attributes('class="dataframe"')
 
 
 def forest(
