@@ -105,9 +105,9 @@ def drop_second_thebe(app: Sphinx, page, template, context, doctree) -> None:
     """Keep one copy of each script: the theme adds the one of Thebe twice."""
     seen, kept = set(), []
     for script in context.get("script_files", []):
-        name = getattr(script, "filename", None)
-        # Inline scripts have no file name; all of them stay.
-        if not name or name not in seen:
+        # An inline script has no file name; what it says tells it apart.
+        name = getattr(script, "filename", script) or script.attributes.get("body")
+        if name not in seen:
             kept.append(script)
         seen.add(name)
     context["script_files"] = kept
