@@ -1,0 +1,284 @@
+"""The encoders written here: CT-CLIP, PASTA, Merlin and MedImageInsight."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tumorbench_utils.models import CheckpointError, get_model
+from tumorbench_utils.models.medimageinsight import resize_like_pillow
+
+FILES = {
+    "ct_clip_vit": "CT-CLIP-ViT",
+    "pasta": "PASTA",
+    "merlin": "Merlin",
+    "medimageinsight": "MedImageInsight",
+}
+PREFIX = {
+    "ct_clip_vit": "visual_transformer.",
+    "pasta": "module.",
+    "merlin": "encode_image.i3_resnet.",
+    "medimageinsight": "image_encoder.",
+}
+KEYS = pytest.mark.parametrize("key", FILES)
+
+
+@pytest.fixture(scope="module")
+def fill(reference):
+    """The module that makes weights and inputs of the parity fixtures."""
+    path = reference / "models" / "fill.py"
+    if not path.exists():
+        pytest.skip(f"needs the parity fixtures: there is no {path}")
+    spec = importlib.util.spec_from_file_location("parity_fill", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def facts(reference):
+    """Read the facts about a model."""
+
+    def read(key):
+        path = reference / "models" / "specs" / f"{FILES[key]}.json"
+        if not path.exists():
+            pytest.skip(f"needs the parity fixtures: there is no {path}")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def compact():
+    """Compact encoders by key, each built once."""
+    return {key: get_model(key).build("compact") for key in FILES}
+
+
+def released_names(key, module):
+    """Return the state dict of a module under the names of the release."""
+    state = {k: v.clone() for k, v in module.state_dict().items()}
+    whole = ("image_projection",)
+    return {k if k in whole else PREFIX[key] + k: v for k, v in state.items()}
+
+
+def random_patches(model, n, seed=0):
+    rng = np.random.default_rng(seed)
+    low, high = model.spec.out_range
+    x = rng.random((n, 1, *model.spec.size), dtype=np.float32)
+    return torch.from_numpy(low + (high - low) * x)
+
+
+@KEYS
+def test_full_encoder_has_the_tensors_of_the_release(key, facts):
+    model = get_model(key)
+    with torch.device("meta"):
+        module = model.network("full")
+    ours = {k: list(v.shape) for k, v in released_names(key, module).items()}
+    assert ours == {name: shape for name, shape, _ in facts(key)["state_dict"]}
+    count = sum(p.numel() for p in module.parameters())
+    assert count == facts(key)["params"]["encoder"] == model.card.parameters
+
+
+@KEYS
+def test_parity_with_the_release(key, facts, fill, reference):
+    model = get_model(key)
+    with torch.device("meta"):
+        module = model.network("full")
+    module = module.to_empty(device="cpu").eval()
+    weights = fill.fill_state_dict(facts(key)["state_dict"])
+    report = model.load_checkpoint(module, weights)
+    assert len(report.matched) == len(weights) and not report.missing and not report.unexpected
+    del weights
+    known = np.load(reference / "models" / "parity" / f"{FILES[key]}.npz")
+    inputs = [
+        fill.make_input(int(s), model.spec.size, *model.spec.out_range) for s in known["seeds"]
+    ]
+    patches = torch.from_numpy(np.stack(inputs))[:, None]
+    expected = known["embeddings"]
+    if key == "medimageinsight":
+        # Slice 16 of the first patch and slice 32 of the second: a slice takes seconds.
+        pick = [0, 1]
+        expected = expected[pick, pick]
+        with torch.inference_mode():
+            pictures = module.pictures(patches)[pick, known["slices"]]
+            found = module.embed_pictures(pictures).numpy()
+    else:
+        found = model.encode(module, patches).numpy()
+    tolerance = 1e-3 if key == "medimageinsight" else 1e-4
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    if key == "ct_clip_vit":
+        with torch.inference_mode():
+            codes = module.vq["_codebook"].nearest(module.tokens(patches))
+        np.testing.assert_array_equal(codes.numpy(), known["codes"])
+
+
+@KEYS
+def test_compact_encoder_is_small_and_has_the_same_dim(key, compact):
+    model = get_model(key)
+    assert 3e5 <= sum(p.numel() for p in compact[key].parameters()) <= 2e6
+    assert model.encode(compact[key], random_patches(model, 1)).shape == (1, model.dim)
+
+
+@KEYS
+def test_untrained_weights_are_a_function_of_the_seed(key, compact):
+    before = torch.random.get_rng_state()
+    again, other = (get_model(key).build("compact", seed=s) for s in (0, 1))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert not again.training
+    pairs = list(zip(compact[key].parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    pairs = zip(again.parameters(), other.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+@KEYS
+def test_an_embedding_depends_on_its_own_patch_only(key, compact):
+    model = get_model(key)
+    patches = random_patches(model, 3)
+    together = model.encode(compact[key], patches)
+    for batch_size in (1, 2):
+        apart = model.encode(compact[key], patches, batch_size=batch_size)
+        torch.testing.assert_close(apart, together, rtol=0, atol=1e-5 * together.abs().max().item())
+    alone = model.encode(compact[key], patches[1:2])
+    torch.testing.assert_close(
+        alone[0], together[1], rtol=0, atol=1e-5 * together.abs().max().item()
+    )
+    assert not torch.allclose(together[0], together[1], rtol=0, atol=1e-4 * together.abs().max())
+
+
+@KEYS
+def test_wrapping_and_prefixes_of_the_release(key, compact):
+    model = get_model(key)
+    released = released_names(key, compact[key])
+    extra = {
+        "ct_clip_vit": [
+            "temperature",
+            "to_visual_latent.weight",
+            "text_transformer.embeddings.word_embeddings.weight",
+            "visual_transformer.to_pixels.0.weight",
+            "visual_transformer.enc_spatial_transformer.layers.0.1.context_norm.gamma",
+            "visual_transformer.enc_temporal_transformer.layers.1.1.null_kv",
+            "visual_transformer.vq._codebook.initted",
+        ],
+        "pasta": ["module.tu.0.weight", "module.seg_outputs.4.weight"],
+        "merlin": [
+            "logit_scale",
+            "encode_text.text_encoder.embeddings.position_ids",
+            "encode_image.i3_resnet.classifier.weight",
+        ],
+        "medimageinsight": ["logit_scale", "lang_projection", "lang_encoder.token_embed.weight"],
+    }[key]
+    fresh = model.build("compact", seed=1)
+    report = model.load_checkpoint(fresh, released | {name: torch.zeros(1) for name in extra})
+    assert sorted(report.matched) == sorted(released)
+    assert sorted(report.ignored) == sorted(extra)
+    assert not report.missing and not report.unexpected
+    own = compact[key].state_dict()
+    assert all(torch.equal(own[k], v) for k, v in fresh.state_dict().items())
+    wrapped = {"module." + k.removeprefix("module."): v for k, v in released.items()}
+    for variant in (dict(own), wrapped, {"state_dict": wrapped, "epoch": 3}):
+        report = model.load_checkpoint(model.build("compact", seed=1), variant)
+        assert len(report.matched) == len(released) and not report.unexpected
+
+
+@KEYS
+def test_a_missing_tensor_is_named_and_nothing_is_loaded(key, compact):
+    model = get_model(key)
+    released = released_names(key, compact[key])
+    gone = list(released)[3]
+    released.pop(gone)
+    fresh = model.build("compact", seed=1)
+    before = {k: v.clone() for k, v in fresh.state_dict().items()}
+    with pytest.raises(CheckpointError, match=gone.removeprefix(PREFIX[key])):
+        model.load_checkpoint(fresh, released)
+    assert all(torch.equal(before[k], v) for k, v in fresh.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("visual.conv_embeds.0.proj.weight", "convs.0.proj.weight"),
+        ("visual.main_blocks.2.8.0.cpe.0.proj.bias", "blocks.2.8.spatial_block.conv1.fn.dw.bias"),
+        ("visual.main_blocks.0.0.1.cpe.1.proj.bias", "blocks.0.0.channel_block.conv2.fn.dw.bias"),
+        (
+            "visual.main_blocks.3.0.0.attn.qkv.weight",
+            "blocks.3.0.spatial_block.window_attn.fn.qkv.weight",
+        ),
+        (
+            "visual.main_blocks.1.0.1.norm1.weight",
+            "blocks.1.0.channel_block.channel_attn.norm.weight",
+        ),
+        ("visual.main_blocks.2.10.0.norm2.bias", "blocks.2.10.spatial_block.ffn.norm.bias"),
+        ("visual.main_blocks.2.1.1.mlp.fc2.bias", "blocks.2.1.channel_block.ffn.fn.net.fc2.bias"),
+        ("visual.norms.weight", "norms.weight"),
+        ("vision_projection", "image_projection"),
+        ("lang_projection", None),
+    ],
+)
+def test_older_names_of_medimageinsight(old, new):
+    assert get_model("medimageinsight").own_name(old, "visual.") == new
+
+
+@pytest.mark.parametrize(("n", "size"), [(48, 480), (48, 64), (60, 480), (100, 48), (31, 48)])
+def test_resize_is_that_of_pillow(n, size):
+    rng = np.random.default_rng(n + size)
+    images = [
+        rng.integers(0, 256, (n, n)),
+        rng.integers(0, 2, (n, n)) * 255,  # overshoots, so that both ends are clipped
+        np.add.outer(np.arange(n), np.arange(n)),
+    ]
+    images = np.stack(images).astype(np.uint8)
+    found = resize_like_pillow(torch.from_numpy(images), size).numpy()
+    for image, result in zip(images, found, strict=True):
+        pillow = (
+            Image.fromarray(image).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+        )
+        np.testing.assert_array_equal(result, np.asarray(pillow)[..., 0])
+
+
+def test_medimageinsight_sees_coronal_slices_cut_to_eight_bits(compact):
+    module = compact["medimageinsight"]
+    patch = torch.zeros(1, 1, 48, 48, 48)
+    patch[0, 0, 5, 12, 7] = 0.999  # 254.7: cut off, not rounded
+    pictures = module.pictures(patch)
+    assert pictures.shape == (1, 9, 48, 48) and pictures.dtype == torch.uint8
+    assert pictures[0, 0, 5, 7] == 254 and pictures.count_nonzero() == 1
+
+
+def test_medimageinsight_averages_unit_vectors_of_all_slices(compact):
+    model, module = get_model("medimageinsight"), compact["medimageinsight"]
+    patch = random_patches(model, 1)
+    patch[:, :, :, 24:] = 0  # slices that are alike
+    with torch.inference_mode():
+        each = torch.cat([module.embed_pictures(p[None]) for p in module.pictures(patch)[0]])
+    torch.testing.assert_close(each.norm(dim=1), torch.ones(9))
+    torch.testing.assert_close(model.encode(module, patch)[0], each.mean(dim=0))
+
+
+def test_ct_clip_embedding_is_a_mean_of_codebook_rows():
+    model = get_model("ct_clip_vit")
+    module = model.build("compact")
+    module.head = torch.nn.Identity()
+    patch = random_patches(model, 1)
+    codebook = module.vq["_codebook"]
+    rows = codebook.embed[0]
+    tokens = module.tokens(patch)
+    assert tokens.shape == (1, 54, rows.shape[1])
+    cosine = torch.nn.functional.cosine_similarity(tokens[0, :, None], rows[None], dim=-1)
+    torch.testing.assert_close(module(patch)[0], rows[cosine.argmax(dim=1)].mean(dim=0))
+    module(patch).sum().backward()
+    assert module.to_patch_emb[2].weight.grad.abs().sum() > 0
+
+
+def test_ct_clip_refuses_sides_that_are_no_multiple_of_its_cuboids(compact):
+    with pytest.raises(ValueError, match=r"cuboids of \(10, 20, 20\)"):
+        compact["ct_clip_vit"](torch.zeros(1, 1, 60, 60, 50))
+
+
+def test_merlin_embeddings_have_length_one(compact):
+    model = get_model("merlin")
+    embeddings = model.encode(compact["merlin"], random_patches(model, 2))
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
