@@ -1,6 +1,6 @@
 # Two commands matter: `make test` and `make book`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test lab chapter clean
+.PHONY: help book test pages lab chapter clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,7 +31,10 @@ test: $(READY)  ## lint, format, spelling, stripped notebooks, unit tests
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/codespell
 	$(STRIP) --verify $(NOTEBOOKS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/test_pages.py
+
+pages: $(READY)  ## open every built page in headless Chromium and look for faults
+	$(BIN)/python -m pytest tests/test_pages.py
 
 lab: $(READY)  ## open JupyterLab on the chapters
 	$(BIN)/jupyter lab --notebook-dir=notebooks
