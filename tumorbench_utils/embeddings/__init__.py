@@ -4,21 +4,16 @@
 files without running anything in them; :func:`load_embeddings` is what chapters call.
 """
 
-from tumorbench_utils.embeddings.encoders import Encoder, default_encoder
-from tumorbench_utils.embeddings.load import (
-    Embeddings,
-    FeaturesMissingError,
-    default_store,
-    edition_with_features,
-    load_embeddings,
-)
-from tumorbench_utils.embeddings.parquet import StaleError, StoreError
-from tumorbench_utils.embeddings.released import (
+from tumorbench_utils.embeddings.catalogue import (
     RELEASED_FILES,
+    FeaturesMissingError,
     ReleasedFile,
-    UnsafeFileError,
-    import_released,
+    default_store,
 )
+from tumorbench_utils.embeddings.encoders import Encoder, default_encoder
+from tumorbench_utils.embeddings.load import Embeddings, edition_with_features, load_embeddings
+from tumorbench_utils.embeddings.parquet import StaleError, StoreError
+from tumorbench_utils.embeddings.released import UnsafeFileError, import_released
 from tumorbench_utils.embeddings.run import Report, embed
 from tumorbench_utils.embeddings.shards import Failure
 from tumorbench_utils.embeddings.store import EmbeddingStore, Problem

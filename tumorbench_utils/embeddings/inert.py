@@ -25,9 +25,10 @@ def _names(modules: tuple[str, ...], *names: str) -> set[str]:
 _CORE = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 _BUILTINS = ("builtins", "__builtin__")
-_STAMPS = {
+_MISSING_AND_TIMES = {
     "pandas._libs.tslibs.timestamps._unpickle_timestamp",
     "pandas._libs.tslibs.nattype._nat_unpickle",
+    "pandas._libs.missing.NA",
 }
 
 #: Names that arrays and rows of a table need, as pandas 1.5 to 3 and numpy 1.26 to 2 write them.
@@ -46,7 +47,7 @@ ALLOWED = frozenset(
     | _names(("pandas._libs.arrays",), "__pyx_unpickle_NDArrayBacked")
     | _names(("pyarrow.lib",), "_restore_array", "type_for_alias", "py_buffer")
     | {"_codecs.encode"}
-    | _STAMPS
+    | _MISSING_AND_TIMES
 )
 
 

@@ -5,9 +5,14 @@ from collections.abc import Iterable
 import pandas as pd
 
 from tumorbench_utils import settings
+from tumorbench_utils.embeddings.catalogue import (
+    FeaturesMissingError,
+    default_store,
+    features_there,
+    released_frames,
+)
 from tumorbench_utils.embeddings.encoders import as_encoders
 from tumorbench_utils.embeddings.run import embed
-from tumorbench_utils.embeddings.store import EmbeddingStore
 from tumorbench_utils.models import MODELS, get_model
 
 
@@ -23,15 +28,6 @@ class Embeddings(dict):
     def __init__(self, frames: dict[str, pd.DataFrame], weights: str):
         super().__init__(frames)
         self.weights = weights
-
-
-class FeaturesMissingError(FileNotFoundError):
-    """The released features of a cohort have not been imported."""
-
-
-def default_store(edition: str) -> EmbeddingStore:
-    """Return the store of the book for an edition: ``embeddings/EDITION`` in the cache folder."""
-    return EmbeddingStore(settings.cache_dir() / "embeddings" / settings.edition(edition))
 
 
 def load_embeddings(cohort, models: Iterable[str] | None = None) -> Embeddings:
@@ -65,8 +61,6 @@ def load_embeddings(cohort, models: Iterable[str] | None = None) -> Embeddings:
     keys = [get_model(name).key for name in (MODELS if models is None else models)]
     store = default_store(cohort.edition)
     if cohort.edition == "released":
-        from tumorbench_utils.embeddings.released import released_frames
-
         frames = released_frames(cohort, store)
         absent = [key for key in keys if key not in frames]
         if absent and models is not None:
@@ -104,8 +98,6 @@ def edition_with_features(edition: str | None, cohorts: Iterable[str]) -> tuple[
     note : str
         What was replaced and how to get it; empty if nothing was.
     """
-    from tumorbench_utils.embeddings.released import features_there
-
     edition = settings.edition(edition)
     absent = [c for c in cohorts if edition == "released" and not features_there(c)]
     if not absent:

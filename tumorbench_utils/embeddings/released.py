@@ -8,7 +8,6 @@ never unpickled; see :mod:`tumorbench_utils.embeddings.inert`.
 import os
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,72 +18,9 @@ from scipy.spatial import cKDTree
 from tumorbench_utils import files, settings
 from tumorbench_utils.embeddings.inert import UnsafeFileError, array, kind_of, read_inert, series
 from tumorbench_utils.embeddings.parquet import columns
-from tumorbench_utils.embeddings.store import EmbeddingStore
 
 #: Two seeds closer than this (mm) are the same: the tables hold 5 digits after the point or more.
 SAME_SEED_MM = 0.01
-
-_MAIN = "01e7310d62f7fa7584432981a8e302ef9e973ecf"
-_RIDER = "a6d0b24e46b500e29e96423475cde707de972591"
-
-
-@dataclass(frozen=True)
-class ReleasedFile:
-    """A released feature file: where it lies and what its contents must be."""
-
-    name: str
-    size: int
-    sha256: str
-    folder: str = "data/features"
-    commit: str = _MAIN
-
-    @property
-    def url(self) -> str:
-        """Address of the contents (not of the Git LFS pointer)."""
-        base = "https://media.githubusercontent.com/media/AIM-Harvard/TumorImagingBench"
-        return f"{base}/{self.commit}/{self.folder}/{self.name}"
-
-
-#: The released files by cohort.
-RELEASED_FILES = {
-    "luna16": ReleasedFile(
-        "luna.pkl",
-        45157835,
-        "8bc87df81f715628cb38f116fe7034f2837d6d4eace004f53b647b63d0d83c60",
-    ),
-    "dlcs": ReleasedFile(
-        "dlcs.pkl",
-        116475370,
-        "869cdee9a1ce98f6c9844d73ebb71c96b25940ba1da2eeb1fdb7d9e20be84d46",
-    ),
-    "nsclc_radiomics": ReleasedFile(
-        "nsclc_radiomics.pkl",
-        28377237,
-        "0cbc3539f68cc0ef87f03acfeb7c0673f017e19d7b5251303a34569a5e2a8bc8",
-    ),
-    "nsclc_radiogenomics": ReleasedFile(
-        "nsclc_radiogenomics.pkl",
-        10400677,
-        "ba12d75fd139b4a32c5f194fb50bc1b931c290fab885d84efbe3bb435bdecf7a",
-    ),
-    "c4kc_kits": ReleasedFile(
-        "c4c_kits.pkl",
-        15991453,
-        "542d10ccc7b926bac4eb1ad077a2704123be47e6de60f456fdd4699038f4bc13",
-    ),
-    "colorectal_liver_metastases": ReleasedFile(
-        "colorectal_liver_metastases.pkl",
-        16363424,
-        "a6aea6fd787bdee4c5a6f98e52d3905aa7ff23cbd87efdc8d69470569ab9e212",
-    ),
-    "rider_lung_ct": ReleasedFile(
-        "rider_features.pkl",
-        3353109,
-        "44a766ef95d48d622b5044b74f41aca5cf8175dc29b683fc87840f91952fd800",
-        "src/tumorimagingbench/evaluation/features",
-        _RIDER,
-    ),
-}
 
 
 class Layout(NamedTuple):
@@ -114,6 +50,7 @@ EXTRACTORS = {
     "VocoExtractor": Layout("voco", 3072),
 }
 
+_SUFFIX = re.compile(r"\.(nii|nii\.gz|mhd|mha|nrrd)$")
 _SPLITS = ("train", "val", "test")
 
 
@@ -133,7 +70,8 @@ def import_released(
     cohort_name : str
         Cohort whose released table names the lesions.
     sha256 : str, optional
-        What the file's SHA-256 must be; :data:`RELEASED_FILES` has those of the released files.
+        What the file's SHA-256 must be; :data:`~tumorbench_utils.embeddings.RELEASED_FILES` has
+        those of the released files.
     table : DataFrame, optional
         Table to join to, with ``lesion_id, patient_id, scan_id, coord_x, coord_y, coord_z``. If
         None, that of ``load_cohort(cohort_name, "released")``, which needs ``TUMORBENCH_DATA``.
@@ -320,75 +258,13 @@ class _Matcher:
             return None, False, "the row has no coordX, coordY, coordZ"
         where = "({:.3f}, {:.3f}, {:.3f})".format(*seed)
         near = self.tree.query_ball_point(seed, SAME_SEED_MM)
+        there = len(near)
         if len(near) > 1:
-            joined = "\n".join(texts)
-            exact = [n for n in near if self.names[n, 0] in texts]
-            near = exact or [n for n in near if any(i in joined for i in self.names[n])]
+            parts = {_SUFFIX.sub("", part) for text in texts for part in re.split(r"[/\\]", text)}
+            exact = [n for n in near if self.names[n, 0] in parts]
+            near = exact or [n for n in near if not parts.isdisjoint(self.names[n])]
         if len(near) != 1:
-            what = "no lesion" if not near else f"{len(near)} lesions"
-            return None, False, f"{what} of the table at {where} mm"
+            what = f"{there} lesions of the table have the seed {where} mm; the row names not one"
+            return None, False, what if there else f"no lesion of the table has the seed {where} mm"
         lesion = str(self.names[near[0], 0])
         return lesion, lesion in texts, ""
-
-
-# -- in the book -------------------------------------------------------------------------------
-
-
-def features_file(cohort: str) -> Path | None:
-    """Return the released file of a cohort in ``TUMORBENCH_DATA/features``, or None."""
-    folder, known = settings.data_dir(), RELEASED_FILES.get(cohort)
-    if folder is None or known is None:
-        return None
-    path = folder / "features" / known.name
-    return path if path.is_file() else None
-
-
-def features_there(cohort: str) -> bool:
-    """Whether the released features of a cohort are imported, or can be from the data folder."""
-    from tumorbench_utils.embeddings.load import default_store
-
-    entries = default_store("released").entries()
-    return features_file(cohort) is not None or any(e.startswith(f"{cohort}/") for e in entries)
-
-
-def import_into(store: EmbeddingStore, cohort: str, path: Path) -> dict[str, pd.DataFrame]:
-    """Import a released file, checksum included, into a store; return what was imported."""
-    known = RELEASED_FILES[cohort]
-    frames = import_released(path, cohort, sha256=known.sha256)
-    for model, frame in frames.items():
-        meta = {
-            "model": model,
-            "weights": "released features",
-            "source": f"{known.folder}/{known.name}",
-            "commit": known.commit,
-            "sha256": known.sha256,
-        }
-        store.write(cohort, model, frame, meta)
-    return frames
-
-
-def released_frames(cohort, store: EmbeddingStore) -> dict[str, pd.DataFrame]:
-    """Return the imported features of a cohort by model, importing them where that can be done.
-
-    Raises
-    ------
-    FeaturesMissingError
-        If there are none.
-    """
-    from tumorbench_utils.embeddings.load import FeaturesMissingError
-
-    key = cohort.card.key
-    held = [entry.split("/")[1] for entry in store.entries() if entry.startswith(f"{key}/")]
-    if held:
-        frames = {model: store.read(key, model) for model in held}
-    elif (path := features_file(key)) is not None:
-        frames = import_into(store, key, path)
-    else:
-        known = RELEASED_FILES.get(key)
-        what = f"{known.name}, {known.size / 1e6:.0f} MB" if known else "none was released"
-        raise FeaturesMissingError(
-            f"the released features of {key} ({what}) are not imported; run `tumorbench "
-            f"import-released {key}`, or put the file into TUMORBENCH_DATA/features"
-        )
-    wanted = list(cohort.table["lesion_id"])
-    return {m: f.loc[[i for i in wanted if i in f.index]] for m, f in frames.items()}
