@@ -128,13 +128,22 @@ def fit_ridge(
     x = x[sets.order]
     beta = np.zeros(x.shape[1]) if start is None else start.copy()
     value = _objective(sets, x, beta, penalty)
+    with np.errstate(all="ignore"):  # a fit that runs away overflows, and is refused below
+        beta = _newton(sets, x, penalty, beta, value)
+    if beta is None:
+        raise SurvivalError("the ridge Cox fit did not converge; use a larger penalty")
+    return beta
+
+
+def _newton(sets, x, penalty, beta, value) -> np.ndarray | None:
+    """Return the maximum, or None where Newton's method does not find one."""
     for _ in range(50):
         gradient, information = sets.derivatives(x, x @ beta)
         gradient -= penalty * beta
         try:
             step = np.linalg.solve(information + np.diag(penalty), gradient)
         except np.linalg.LinAlgError:
-            break
+            return None
         gain = gradient @ step
         if gain < 1e-9:
             return beta + step
@@ -144,7 +153,7 @@ def fit_ridge(
                 break
             step /= 2
         beta, value = beta + step, new
-    raise SurvivalError("the ridge Cox fit did not converge; use a larger penalty")
+    return None
 
 
 def _objective(sets: RiskSets, x: np.ndarray, beta: np.ndarray, penalty: np.ndarray) -> float:
