@@ -35,9 +35,16 @@ def compare(
     DataFrame, index ``name``
         ``auc, low, high``: mean over splits with its 95% bootstrap interval over patients;
         ``difference, difference_low, difference_high``: mean AUC minus that of the reference, with
-        a paired interval; ``p``: DeLong's test on the predictions averaged over splits, with the
-        lesions of one patient as a cluster; ``p_holm``: adjusted over all comparisons. The last
-        five are missing for the reference itself.
+        a paired bootstrap interval; ``p``: DeLong's test on the predictions averaged over splits,
+        with the lesions of one patient as a cluster; ``p_holm``: that adjusted over all
+        comparisons; ``p_refit``: corrected resampled t test on the differences per split. What
+        compares with the reference is missing for the reference itself.
+
+    Notes
+    -----
+    The interval and ``p`` ask whether these fitted probes differ on new patients. ``p_refit`` asks
+    whether they would differ if they were fitted anew on other patients, too; it is the larger of
+    the two as a rule, and the one to quote about models rather than about fits.
 
     Raises
     ------
@@ -64,17 +71,28 @@ def compare(
             row["difference_low"], row["difference_high"] = stats.percentile_interval(
                 means[:, column] - means[:, place]
             )
+            row["p_refit"] = _refit_p(result, results[reference])
             own = result.pooled()
             row["p"] = stats.delong_test(
                 base["y"], own["score"], base["score"], groups=base["group"]
             )[2]
         rows.append(row)
-    columns = ["auc", "low", "high", "difference", "difference_low", "difference_high", "p"]
-    table = pd.DataFrame(rows).set_index("name").reindex(columns=columns)
+    columns = "auc low high difference difference_low difference_high p p_holm p_refit".split()
+    table = pd.DataFrame(rows).set_index("name").reindex(columns=columns).astype(float)
     others = table.index != reference
     if others.any():
         table.loc[others, "p_holm"] = stats.holm(table.loc[others, "p"])
     return table
+
+
+def _refit_p(result: ProbeResult, reference: ProbeResult) -> float:
+    difference = result.scores - reference.scores
+    sd = difference.std(ddof=1) if len(difference) > 1 else np.nan
+    if not sd > 0:
+        # Differences that never vary: equal scores, or too few splits to say anything.
+        return 1.0 if sd == 0 and not difference.any() else np.nan
+    sizes = len(difference), result.n_train, result.n_test
+    return float(stats.corrected_p(difference.mean(), sd, *sizes, null=0.0))
 
 
 def design(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def ensemble(
     stacking with balanced classes, whose regression is fitted and chosen on the same validation
     rows. ``"careful"``: scaled features and nothing but training and validation rows; the
     regression is fitted on out-of-fold shares (folds by patient if `groups` are given) and chosen
-    on folds that it has not seen.
+    on validation rows that it has not seen.
 
     Parameters
     ----------
@@ -168,38 +168,47 @@ class _PublishedStacking:
 
 
 class _CarefulStacking:
+    """The meta-learner is fitted out of fold, and chosen on validation rows it has not seen.
+
+    Choosing it on the same folds would not do: the shares of one fold hold the labels of the
+    others, and a regression finds that on pure noise.
+    """
+
     def __init__(self, features):
         self.features = features
 
     def __call__(self, data: ProbeInput, split) -> tuple[dict, np.ndarray]:
-        rows = rows_to_fit(split, "careful")
-        y = data.y[rows]
-        folds = inner_folds(data, rows)
-        smallest = min(len(inside) for inside, _ in folds)
-        k_max = min(max(k for k, _ in STACKING_GRID), smallest)
-        shares = np.empty((len(rows), len(self.features), k_max))
-        for inside, outside in folds:
-            for model, X in enumerate(self.features):
-                shares[outside, model] = careful_shares(
-                    X, data.y, rows[inside], rows[outside], k_max
-                )
+        train = np.asarray(split.train)
+        folded, k_max = self._out_of_fold(data, train)
+        val = self._shares(data, train, split.val, k_max)
         best, chosen = -np.inf, None
         for k, strength in STACKING_GRID:
             if k > k_max:
                 continue
-            unseen = np.empty(len(rows))
-            for inside, outside in folds:
-                meta = LogisticRegression(C=strength).fit(shares[inside, :, k - 1], y[inside])
-                unseen[outside] = meta.predict_proba(shares[outside, :, k - 1])[:, 1]
-            area = stats.auc(y, unseen)
+            meta = LogisticRegression(C=strength).fit(folded[:, :, k - 1], data.y[train])
+            area = stats.auc(data.y[split.val], meta.predict_proba(val[:, :, k - 1])[:, 1])
             if area > best:
                 best, chosen = area, {"k": k, "C": strength, "inner_auc": area}
-        if chosen is None:
-            _need(min(k for k, _ in STACKING_GRID), range(smallest))
-        k = chosen["k"]
-        meta = LogisticRegression(C=chosen["C"]).fit(shares[:, :, k - 1], y)
-        test = [careful_shares(X, data.y, rows, split.test, k)[:, -1] for X in self.features]
-        return chosen, meta.predict_proba(np.column_stack(test))[:, 1]
+        k, rows = chosen["k"], rows_to_fit(split, "careful")
+        folded, _ = self._out_of_fold(data, rows)
+        meta = LogisticRegression(C=chosen["C"]).fit(folded[:, :, k - 1], data.y[rows])
+        test = self._shares(data, rows, split.test, k)[:, :, -1]
+        return chosen, meta.predict_proba(test)[:, 1]
+
+    def _shares(self, data: ProbeInput, train, queries, k_max: int) -> np.ndarray:
+        shares = [careful_shares(X, data.y, train, queries, k_max) for X in self.features]
+        return np.stack(shares, axis=1)
+
+    def _out_of_fold(self, data: ProbeInput, rows) -> tuple[np.ndarray, int]:
+        """Shares of `rows` from folds without them, (rows, models, k), and the largest k."""
+        folds = inner_folds(data, rows)
+        smallest = min(len(inside) for inside, _ in folds)
+        _need(min(k for k, _ in STACKING_GRID), range(smallest))
+        k_max = min(max(k for k, _ in STACKING_GRID), smallest)
+        shares = np.empty((len(rows), len(self.features), k_max))
+        for inside, outside in folds:
+            shares[outside] = self._shares(data, rows[inside], rows[outside], k_max)
+        return shares, k_max
 
 
 def inner_folds(data: ProbeInput, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -225,5 +234,5 @@ def inner_folds(data: ProbeInput, rows: np.ndarray) -> list[tuple[np.ndarray, np
         folds = StratifiedKFold(count, shuffle=True, random_state=0)
     else:
         folds = StratifiedGroupKFold(count, shuffle=True, random_state=0)
-    made = list(folds.split(rows, y, units))
+    made = folds.split(rows, y, None if data.groups is None else units)
     return [(inside, outside) for inside, outside in made if len(outside)]

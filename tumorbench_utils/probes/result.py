@@ -74,10 +74,11 @@ class ProbeResult:
         ----------
         method : {"corrected", "published", "bootstrap"}
             ``corrected``: Student's t with the variance of Nadeau and Bengio (2003), which allows
-            for the overlap of the splits. ``published``: mean ± 1.96 sd / sqrt(n), as the
-            reference printed it, whatever `level` says about it: any other level than 0.95 is
-            refused. ``bootstrap``: percentiles over resampled patients (lesions, if no patients
-            were given), the fitted probes kept; only for the AUC.
+            for the overlap of the splits; it is about the probe, fitted on any patients.
+            ``bootstrap``: percentiles over resampled patients (lesions, if no patients were
+            given), only for the AUC; it is about these fits on new patients and leaves out what
+            varies with the training rows. ``published``: mean ± 1.96 sd / sqrt(n), as the
+            reference printed it; any other level than 0.95 is refused.
         level : float
         n, seed : int
             Resamples of the bootstrap.
