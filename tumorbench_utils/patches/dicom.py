@@ -11,7 +11,7 @@ from tumorbench_utils.patches.spec import PatchError
 from tumorbench_utils.patches.volume import Box, Volume, readable
 
 #: Slice positions may stray this far from an even grid: headers round them to a tenth of a mm.
-POSITION_TOLERANCE_MM = 0.06
+POSITION_TOLERANCE_MM = 0.08
 
 _TAGS = [
     "SeriesInstanceUID", "Modality", "ImageOrientationPatient", "ImagePositionPatient",
@@ -177,17 +177,17 @@ def _even_step(folder: Path, depth: np.ndarray, files: list[Path]) -> float:
             f"{folder}: {files[n].name} and {files[n + 1].name} lie at the same place; remove the "
             "duplicate"
         )
-    step = float(np.median(gaps))
-    even = depth[0] + np.linspace(0, 1, len(depth)) * (depth[-1] - depth[0])
+    number = np.arange(len(depth))
+    even = np.polynomial.Polynomial.fit(number, depth, 1)(number)
     if np.abs(depth - even).max() <= POSITION_TOLERANCE_MM:
         return float(depth[-1] - depth[0]) / (len(depth) - 1)
-    ratio = gaps / step
+    step = float(np.median(gaps))
     n = int(np.abs(gaps - step).argmax())
     where = f"between {files[n].name} and {files[n + 1].name}"
-    if np.abs(gaps - np.round(ratio) * step).max() <= 2 * POSITION_TOLERANCE_MM:
-        missing = int(np.round(ratio - 1).sum())
+    missing = np.round(gaps / step) - 1
+    if missing.any() and np.abs(gaps - (missing + 1) * step).max() <= 2 * POSITION_TOLERANCE_MM:
         raise PatchError(
-            f"{folder}: {missing} slice(s) of {step:g} mm are missing, the largest gap "
+            f"{folder}: {missing.sum():.0f} slice(s) of {step:g} mm are missing, the largest gap "
             f"({gaps[n]:g} mm) lies {where}; fetch the series again"
         )
     raise PatchError(

@@ -19,6 +19,9 @@ from tumorbench_utils.patches.volume import (
     unpacked,
 )
 
+#: A longer line is no part of a text header.
+_LONGEST_LINE = 1 << 16
+
 SUFFIXES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd")
 
 _NIFTI_TYPES = {
@@ -136,8 +139,10 @@ def _open_nifti(path: Path) -> Volume:
 
 
 def _open_meta(path: Path) -> Volume:
-    header = _header(path, "MetaImageIO")
     fields, end = _meta_fields(path)
+    if not {"ndims", "dimsize", "elementdatafile"} <= set(fields):
+        raise PatchError(f"{path}: not a MetaImage header; check what it is and fetch it again")
+    header = _header(path, "MetaImageIO")
     data = fields.get("elementdatafile", "")
     big = "true" in (fields.get("binarydatabyteordermsb"), fields.get("elementbyteordermsb"))
     kind = _META_TYPES.get(fields.get("elementtype", "").upper())
@@ -187,7 +192,7 @@ def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
     """Return the header of a MetaImage, in lower case but for file names, and where it ends."""
     fields = {}
     with open(path, "rb") as file:
-        for line in file:
+        while line := file.readline(_LONGEST_LINE):
             key, _, value = line.decode("utf-8", "replace").partition("=")
             key, value = key.strip().lower(), value.strip()
             fields[key] = value if key == "elementdatafile" else value.lower()
@@ -197,8 +202,8 @@ def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
 
 
 def _open_nrrd(path: Path) -> Volume:
-    header = _header(path, "NrrdImageIO")
     fields, start = _nrrd_fields(path)
+    header = _header(path, "NrrdImageIO")
     kind = _NRRD_TYPES.get(fields.get("type", ""))
     encoding = fields.get("encoding", "")
     plain = not {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"} & set(
@@ -218,7 +223,9 @@ def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
     """Return the header of a NRRD file and the byte after it."""
     fields = {}
     with open(path, "rb") as file:
-        for line in file:
+        if file.read(4) != b"NRRD":
+            raise PatchError(f"{path}: not a NRRD file; check what it is and fetch it again")
+        while line := file.readline(_LONGEST_LINE):
             text = line.decode("utf-8", "replace").strip()
             if not text:
                 return fields, file.tell()

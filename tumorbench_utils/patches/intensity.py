@@ -47,8 +47,8 @@ def check_intensity(volume, boxes: Iterable[np.ndarray]) -> None:
             )
     if volume.dtype.kind == "u" or volume.dtype.itemsize == 1:
         raise PatchError(
-            f"{volume.name}: the pixel type {volume.dtype.name} cannot hold -1000, the HU of air; convert the original images again, with rescale "
-            "slope and intercept applied"
+            f"{volume.name}: the pixel type {volume.dtype.name} cannot hold -1000, the HU of air; "
+            "convert the original images again, with rescale slope and intercept applied"
         )
     parts = [np.ravel(part) for part in (*volume.rows, *(box[::3, ::3, ::3] for box in boxes))]
     seen = np.concatenate([np.zeros(0), *parts])

@@ -223,9 +223,11 @@ def readable(name: str) -> Iterator[None]:
         ) from error
     except (OSError, ValueError, OverflowError, MemoryError, struct.error) as error:
         raise PatchError(f"{name}: cannot be read ({error}); fetch or convert it again") from error
-    except RuntimeError as error:  # SimpleITK: the last line holds the reason.
-        reason = str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ")
-        raise PatchError(f"{name}: cannot be read ({reason}); convert it again") from error
+    except RuntimeError as error:  # SimpleITK and GDCM
+        raise PatchError(
+            f"{name}: cannot be read: it is damaged or not what its name says; fetch or convert "
+            f"it again ({str(error).strip().splitlines()[-1].strip()})"
+        ) from error
 
 
 class _ZlibStream(io.RawIOBase):
