@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tumorbench_utils import settings
+from tumorbench_utils import phantoms, settings
 from tumorbench_utils.cohorts.cards import CohortCard, CohortError
 from tumorbench_utils.cohorts.registry import card, is_own, read_own
 from tumorbench_utils.cohorts.released import load_released
@@ -75,8 +75,6 @@ def load_cohort(name: str, edition: str | None = None) -> Cohort:
     if is_own(name):
         return Cohort(known, edition, read_own(name, settings.data_dir()))
     if edition == "phantom":
-        from tumorbench_utils import phantoms
-
         return Cohort(known, edition, check_standard(phantoms.generate(name), f"phantoms {name}"))
     data = settings.data_dir()
     if data is None:
@@ -84,4 +82,4 @@ def load_cohort(name: str, edition: str | None = None) -> Cohort:
             f"the {edition} edition of {name} needs the released tables: get them with `tumorbench "
             f"cohorts fetch {name}` and set TUMORBENCH_DATA to their folder"
         )
-    return Cohort(known, edition, load_released(name, data))
+    return Cohort(known, edition, load_released(name, data, images=edition == "full"))

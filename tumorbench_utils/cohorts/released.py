@@ -6,6 +6,7 @@ checked against the row. The stored train, validation and test parts are kept in
 the published protocol ignores them.
 """
 
+import csv
 import os
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def released_folder(data: Path, name: str) -> Path:
     )
 
 
-def load_released(name: str, data: Path) -> pd.DataFrame:
+def load_released(name: str, data: Path, *, images: bool) -> pd.DataFrame:
     """Return the released table with full image paths and, for LUNA16, the readers' boxes.
 
     Parameters
@@ -131,20 +132,58 @@ def load_released(name: str, data: Path) -> pd.DataFrame:
     name : str
         Key of a cohort of the book.
     data : Path
-        ``TUMORBENCH_DATA``. Images belong in its folder ``images/NAME``; whether they are there is
-        not looked at.
+        ``TUMORBENCH_DATA``. Images belong in its folder ``images/NAME``.
+    images : bool
+        Whether the images must be there. If not, ``image_path`` says where they would be.
 
     Raises
     ------
     CohortError
-        As :func:`read_released_table`.
+        As :func:`read_released_table` and :func:`image_paths`.
     """
     table = read_released_table(name, released_folder(data, name))
+    attrs = table.attrs
     boxes = data / "cohorts" / "clean" / "LUNA16.csv"
     if name == "luna16" and boxes.is_file():
-        attrs = table.attrs
         table = add_reader_boxes(table, boxes)
-        table.attrs.update(attrs)
     root = data / "images" / name
-    table["image_path"] = [str(inside(root, relative)) for relative in table["image_path"]]
+    if images:
+        table["image_path"] = image_paths(table, root)
+    else:
+        table["image_path"] = [str(inside(root, relative)) for relative in table["image_path"]]
+    table.attrs = attrs
     return table
+
+
+def image_paths(table: pd.DataFrame, root: Path) -> list[str]:
+    """Return the full path of every row's image: an authors' file, or what was fetched.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``scan_id`` and ``image_path`` relative to `root`.
+    root : Path
+        Folder with the images of the cohort.
+
+    Raises
+    ------
+    CohortError
+        If an image is not there: how many, and how to get them.
+    """
+    fetched = {}
+    if (root / "scans.csv").is_file():
+        with open(root / "scans.csv", newline="") as stream:
+            fetched = {row["scan_id"]: row["path"] for row in csv.DictReader(stream)}
+    paths, absent = [], []
+    for scan, relative in zip(table["scan_id"], table["image_path"], strict=True):
+        candidates = (inside(root, p) for p in (relative, fetched.get(scan)) if p is not None)
+        path = next((p for p in candidates if p.exists()), None)
+        if path is None:
+            absent.append(scan)
+        paths.append(str(path))
+    if absent:
+        raise CohortError(
+            f"{root}: {len(set(absent))} of {table['scan_id'].nunique()} scans are not there, for "
+            f"example {absent[0]}; get them with `tumorbench cohorts fetch {root.name} --images`"
+        )
+    return paths

@@ -1,0 +1,373 @@
+import csv
+import hashlib
+import json
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from tumorbench_utils.cli.cohorts import cohorts as command
+from tumorbench_utils.cohorts import (
+    COHORTS,
+    CohortError,
+    fetch,
+    images,
+    load_cohort,
+    read_released_table,
+)
+from tumorbench_utils.cohorts.readers import READERS
+from tumorbench_utils.files import sha256_file
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server of the files in ``tmp_path / "www"`` that knows byte ranges and can break off."""
+    root = tmp_path / "www"
+    root.mkdir()
+    log = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            path = root / self.path.lstrip("/")
+            wanted = self.headers.get("Range")
+            log.append((self.path, wanted))
+            if not path.is_file():
+                return self.send_error(404)
+            content = path.read_bytes()
+            first = int(wanted.split("=")[1].rstrip("-")) if wanted else 0
+            if first >= len(content) and wanted:
+                return self.send_error(416)
+            self.send_response(206 if wanted else 200)
+            self.send_header("Content-Length", str(len(content) - first))
+            self.end_headers()
+            stop = server.break_after or len(content)
+            self.wfile.write(content[first:stop])
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.break_after = None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.url, server.root, server.log = f"http://127.0.0.1:{server.server_port}", root, log
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def sha(content):
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    folder = tmp_path / "Daten für mich"
+    folder.mkdir()
+    monkeypatch.setenv("TUMORBENCH_DATA", str(folder))
+    return folder
+
+
+# ------------------------------------------------------------------------------------------ download
+
+
+def test_download_and_again(server, tmp_path):
+    content = bytes(range(256)) * 5000
+    (server.root / "a.bin").write_bytes(content)
+    target = tmp_path / "out" / "a.bin"
+    for _ in range(2):
+        assert fetch.download(f"{server.url}/a.bin", target, sha(content)) == target
+    assert target.read_bytes() == content
+    assert len(server.log) == 1  # the second time nothing is asked for
+    assert [p.name for p in target.parent.iterdir()] == ["a.bin"]
+    md5 = f"md5:{hashlib.md5(content).hexdigest()}"
+    assert fetch.download(f"{server.url}/a.bin", target, md5) == target
+
+
+def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
+    content = np.random.default_rng(0).bytes(3_000_000)
+    (server.root / "a.bin").write_bytes(content)
+    target = tmp_path / "a.bin"
+    server.break_after = 1_234_567
+    with pytest.raises(CohortError, match="what has arrived is kept"):
+        fetch.download(f"{server.url}/a.bin", target, sha(content))
+    assert not target.exists() and (tmp_path / "a.bin.part").stat().st_size <= 1_234_567
+    server.break_after = None
+    fetch.download(f"{server.url}/a.bin", target, sha(content))
+    assert target.read_bytes() == content
+    assert server.log[-1][1] is not None and server.log[-1][1] != "bytes=0-"
+    assert not (tmp_path / "a.bin.part").exists()
+
+
+def test_a_part_that_is_whole_is_used(server, tmp_path):
+    (server.root / "a.bin").write_bytes(b"abc")
+    (tmp_path / "a.bin.part").write_bytes(b"abc")
+    fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", sha(b"abc"))
+    assert (tmp_path / "a.bin").read_bytes() == b"abc"
+
+
+def test_damaged_bytes_are_thrown_away(server, tmp_path):
+    (server.root / "a.bin").write_bytes(b"abd")
+    with pytest.raises(CohortError, match="arrived damaged"):
+        fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", sha(b"abc"))
+    assert not list(tmp_path.glob("a.bin*")) and not list(tmp_path.glob("tmp*"))
+
+
+def test_another_file_in_place_is_not_overwritten(server, tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"mine")
+    with pytest.raises(CohortError, match="not the released file"):
+        fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", sha(b"abc"))
+    assert (tmp_path / "a.bin").read_bytes() == b"mine"
+
+
+def test_no_network_and_refusals_are_said_in_one_line(server, tmp_path):
+    with pytest.raises(CohortError, match=r"no connection to http://127.0.0.1:9/.*put it at") as e:
+        fetch.download("http://127.0.0.1:9/a.bin", tmp_path / "a.bin", sha(b"abc"))
+    assert "\n" not in str(e.value)
+    with pytest.raises(CohortError, match="404"):
+        fetch.download(f"{server.url}/absent.bin", tmp_path / "a.bin", sha(b"abc"))
+
+
+# ------------------------------------------------------------------------------------ released tables
+
+
+def test_every_released_file_has_a_checksum(reference):
+    files = {relative for _, names in READERS.values() for relative in names}
+    assert files == set(fetch.CHECKSUMS)
+    released = reference / "cohorts" / "released"
+    for relative, expected in fetch.CHECKSUMS.items():
+        assert sha256_file(released / relative) == expected
+
+
+def test_fetch_released_tables(reference, server, data, monkeypatch):
+    (server.root / "rider").mkdir()
+    source = reference / "cohorts" / "released" / "rider" / "annotations.csv"
+    (server.root / "rider" / "annotations.csv").write_bytes(source.read_bytes())
+    monkeypatch.setattr(fetch, "TABLES_URL", server.url)
+    assert fetch.fetch_released("rider_lung_ct") == data.resolve()
+    assert len(load_cohort("rider_lung_ct", "released").table) == 52
+    shown = CliRunner().invoke(command, ["fetch", "rider_lung_ct"])
+    assert shown.exit_code == 0 and "TUMORBENCH_DATA=" in shown.output
+    shown = CliRunner().invoke(command, ["check", "rider_lung_ct"])
+    assert "52 lesions, 52 scans, 26 patients" in shown.output
+
+
+def test_fetch_without_a_data_folder_goes_to_the_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("TUMORBENCH_DATA", raising=False)
+    monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path))
+    assert fetch.data_folder() == tmp_path.resolve() / "data"
+    with pytest.raises(KeyError, match="did you mean dlcs"):
+        fetch.fetch_released("dlc")
+
+
+# -------------------------------------------------------------------------------------------- plan
+
+
+def test_plans_need_no_network_and_no_table(monkeypatch, tmp_path):
+    monkeypatch.delenv("TUMORBENCH_DATA", raising=False)
+    monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path))
+    for name, card in COHORTS.items():
+        frame = images.plan(name)
+        assert list(frame.columns) == list(images.PLAN_COLUMNS)
+        assert set(frame["role"]) <= {"CT", "SEG"}
+        assert frame["licence"].notna().all()
+        ct = frame[frame["role"] == "CT"]
+        if name in images.ZENODO_RECORDS:
+            assert ct["patient"].nunique() >= card.expected["patients"] - 1
+        else:
+            assert ct["patient"].nunique() >= card.expected["patients"]
+            assert (frame["gigabytes"] > 0).all()
+        shown = CliRunner().invoke(command, ["plan", name])
+        assert shown.exit_code == 0 and card.title in shown.output
+
+
+def test_plans_of_the_released_tables_pair_every_scan(reference, monkeypatch):
+    monkeypatch.setenv("TUMORBENCH_DATA", str(reference))
+    certain = {}
+    for name in COHORTS:
+        if name == "dlcs":
+            continue
+        table = read_released_table(name, reference / "cohorts" / "released")
+        frame = images.plan(name)
+        ct = frame[frame["role"] == "CT"]
+        assert set(ct["scan_id"]) == set(table["scan_id"])
+        certain[name] = ct[ct["candidates"] == 1]["scan_id"].nunique()
+    assert certain == {
+        "luna16": 433,
+        "nsclc_radiomics": 421,
+        "nsclc_radiogenomics": 142,  # R01-059 has six CT series
+        "c4kc_kits": 210,
+        "colorectal_liver_metastases": 197,
+        "rider_lung_ct": 24,
+    }
+
+
+# ----------------------------------------------------------------------------- Imaging Data Commons
+
+
+def make_wanted():
+    return pd.DataFrame({"series": ["1.2", "1.3"], "instances": [3, 2], "gigabytes": [0.01, 0.01]})
+
+
+def put(root, series, n):
+    (root / series).mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        (root / series / f"{i}.dcm").write_bytes(b"DICM")
+
+
+def test_series_are_counted_because_the_client_does_not_raise(tmp_path):
+    calls = []
+
+    def silent(series, root):
+        calls.append(series)
+        put(root, "1.2", 3)
+        put(root, "1.3", 1)
+
+    with pytest.raises(CohortError, match=r"1 of 2 series are incomplete.*1\.3: 1 of 2 files"):
+        images.download_series(make_wanted(), tmp_path, silent)
+    images.download_series(make_wanted(), tmp_path, lambda series, root: put(root, series[0], 2))
+    assert calls == [["1.2", "1.3"]]
+    images.download_series(make_wanted(), tmp_path, None)  # complete: no client is started
+
+
+def test_empty_files_do_not_count(tmp_path):
+    def silent(series, root):
+        put(root, "1.2", 3)
+        put(root, "1.3", 1)
+        (root / "1.3" / "9.dcm").touch()
+
+    with pytest.raises(CohortError, match="1 of 2 files"):
+        images.download_series(make_wanted(), tmp_path, silent)
+
+
+def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path):
+    wanted = make_wanted().assign(gigabytes=1e9)
+    with pytest.raises(CohortError, match="GB are free"):
+        images.download_series(wanted, tmp_path, lambda *_: pytest.fail("downloaded"))
+
+
+def test_images_of_a_cohort_with_several_ct_series(reference, data, monkeypatch):
+    """RIDER: where a study holds both sessions, the SEG says which series is which."""
+    (data / "cohorts").mkdir()
+    (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
+    wanted = images.plan("rider_lung_ct")
+    files = dict(zip(wanted["series"], wanted["instances"], strict=True))
+    truth = {}
+    for (scan, role), rows in wanted.groupby(["scan_id", "role"]):
+        if role == "CT":  # the first candidate for the test, the last for the retest
+            truth[scan] = sorted(rows["series"])[-1 if "-retest" in scan else 0]
+    referenced = {
+        row.series: {truth[row.scan_id]} for row in wanted[wanted["role"] == "SEG"].itertuples()
+    }
+    monkeypatch.setattr(images, "referenced_series", lambda file: referenced[file.parent.name])
+    monkeypatch.setattr(
+        images,
+        "_get_from_archive",
+        lambda series, root: [put(root, s, min(files[s], 400)) for s in series],
+    )
+    root = images.fetch_images("rider_lung_ct")
+    with open(root / "scans.csv") as stream:
+        assert {r["scan_id"]: r["path"] for r in csv.DictReader(stream)} == truth
+    cohort = load_cohort("rider_lung_ct", "full")
+    assert all(Path(p).is_dir() for p in cohort.table["image_path"])
+    assert {Path(p).name for p in cohort.table["image_path"]} == set(truth.values())
+
+    two = wanted[(wanted["role"] == "CT") & (wanted["candidates"] == 2)]["scan_id"].iloc[0]
+    masks = wanted[(wanted["role"] == "SEG") & (wanted["scan_id"] == two)]
+    referenced[masks["series"].iloc[0]] = {"9.9"}
+    with pytest.raises(CohortError, match=f"segmentation of {two} refers to 0 of the 2 CT series"):
+        images.fetch_images("rider_lung_ct")
+
+
+def test_full_edition_without_images_says_how_to_get_them(reference, monkeypatch):
+    monkeypatch.setenv("TUMORBENCH_DATA", str(reference))
+    with pytest.raises(CohortError, match=r"52 of 52 scans .*fetch rider_lung_ct --images"):
+        load_cohort("rider_lung_ct", "full")
+
+
+# ------------------------------------------------------------------------------------------- Zenodo
+
+
+def test_images_from_zenodo(reference, server, data, monkeypatch):
+    monkeypatch.setattr(images, "ZENODO_API", f"{server.url}/api")
+    (data / "cohorts").mkdir()
+    (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
+    table = read_released_table("luna16", data / "cohorts" / "released")
+    scans = table["scan_id"].unique()
+    (server.root / "api").mkdir()
+    for record, part, number in zip(
+        (3723295, 4121926), (scans[:300], scans[300:]), (0, 7), strict=True
+    ):
+        archive = server.root / f"subset{number}.zip"
+        with zipfile.ZipFile(archive, "w") as content:
+            for scan in part:
+                content.writestr(f"subset{number}/{scan}.mhd", "ObjectType = Image\n")
+                content.writestr(f"subset{number}/{scan}.raw", b"\0\0")
+            content.writestr("../../evil.mhd", "x")
+            content.writestr(f"subset{number}/1.2.3.mhd", "not asked for")
+        files = [
+            {"key": "readme.pdf", "checksum": "md5:0", "links": {"self": f"{server.url}/absent"}},
+            {
+                "key": archive.name,
+                "checksum": f"md5:{hashlib.md5(archive.read_bytes()).hexdigest()}",
+                "links": {"self": f"{server.url}/{archive.name}"},
+            },
+        ]
+        (server.root / "api" / str(record)).write_text(json.dumps({"files": files}))
+    root = images.fetch_images("luna16")
+    assert len(list(root.glob("*.mhd"))) == len(list(root.glob("*.raw"))) == 433
+    assert not list(root.glob("*.zip")) and not list(data.rglob("evil*"))
+    cohort = load_cohort("luna16", "full")
+    assert all(Path(p).is_file() for p in cohort.table["image_path"])
+    before = len(server.log)
+    images.fetch_images("luna16")
+    assert len(server.log) - before == 2  # the two lists of files; nothing is downloaded again
+
+    (root / f"{scans[0]}.raw").unlink()  # lost: its archive is downloaded again, the other not
+    images.fetch_images("luna16")
+    assert (root / f"{scans[0]}.raw").is_file() and server.log[-1][0] == "/subset0.zip"
+
+
+def test_scans_that_zenodo_does_not_have(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "ZENODO_API", f"{server.url}/api")
+    (server.root / "api").mkdir()
+    (server.root / "api" / "13799069").write_text(json.dumps({"files": []}))
+    table = pd.DataFrame({"scan_id": ["a", "b"], "image_path": ["a.nii.gz", "b.nii.gz"]})
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(CohortError, match=r"1 of 2 scans are in no file.*b\.nii\.gz"):
+        images._from_zenodo("dlcs", table, tmp_path)
+
+
+def test_zenodo_without_a_network(reference, data, monkeypatch):
+    monkeypatch.setattr(images, "ZENODO_API", "http://127.0.0.1:9/api")
+    (data / "cohorts").mkdir()
+    (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
+    with pytest.raises(CohortError, match="no list of the files of Zenodo record 13799069"):
+        images.fetch_images("dlcs")
+
+
+def test_damaged_archives_are_named(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK no zip")
+    with pytest.raises(CohortError, match="damaged zip"):
+        images.extract(tmp_path / "a.zip", {"a.mhd"}, tmp_path)
+
+
+def test_scan_lists_cannot_lead_out_of_their_folder(reference, data):
+    (data / "cohorts").mkdir()
+    (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
+    root = data / "images" / "rider_lung_ct"
+    root.mkdir(parents=True)
+    scan = read_released_table("rider_lung_ct", data / "cohorts" / "released")["scan_id"][0]
+    (root / "scans.csv").write_text(f"scan_id,path\n{scan},../../../etc\n")
+    with pytest.raises(ValueError, match="leaves its folder"):
+        load_cohort("rider_lung_ct", "full")
+
+
+def test_the_list_of_cohorts():
+    shown = CliRunner().invoke(command, ["list"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert all(name in shown.output for name in COHORTS)
