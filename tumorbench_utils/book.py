@@ -318,12 +318,15 @@ def run(names: list[str], *, workers: int = 2, root: Path = settings.BOOK_ROOT) 
 
 def prepare() -> None:
     """Make the phantom scans and the embeddings of all chapters, each with its progress bar."""
-    from tumorbench_utils import cohorts, embeddings
+    from tumorbench_utils import cohorts, embeddings, models
 
     if settings.edition() != "phantom":
         return
+    store = embeddings.default_store("phantom")
     for name in cohorts.COHORTS:
-        embeddings.load_embeddings(cohorts.load_cohort(name))
+        report = embeddings.embed(cohorts.load_cohort(name), list(models.MODELS), store)
+        if report.failed:
+            raise BookError(f"{name} could not be embedded whole.\n{report}")
 
 
 def _stage(root: Path) -> Path:

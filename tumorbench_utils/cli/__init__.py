@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tumorbench_utils.cli import book
+from tumorbench_utils.cli import book, cohorts, embed, weights
 
 cli = typer.Typer(
     name="tumorbench",
@@ -13,6 +13,10 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.command("book")(book.book)
+cli.add_typer(cohorts.cohorts, name="cohorts")
+cli.add_typer(weights.weights, name="weights")
+cli.command("embed")(embed.embed)
+cli.command("import-released")(embed.import_released)
 
 
 @cli.callback()
