@@ -9,6 +9,8 @@ Examples
 512
 """
 
+import re
+
 from tumorbench_utils.models.base import FoundationModel, ModelCard
 from tumorbench_utils.models.checkpoint import CheckpointError, LoadReport
 from tumorbench_utils.models.ct_clip_vit import CTCLIP
@@ -62,22 +64,23 @@ def register(model: FoundationModel) -> None:
     Parameters
     ----------
     model : FoundationModel
-        An instance (not the class) of your own subclass.
+        An instance (not the class) of your own subclass, or anything with the same members.
 
     Raises
     ------
     TypeError
-        If it is not an instance of :class:`FoundationModel`.
+        If it is a class, or lacks something that every model has.
     ValueError
-        If an attribute that every model has is not set, or if the key is taken.
+        If the key is not a plain name, or is taken.
     """
-    if not isinstance(model, FoundationModel):
-        raise TypeError(f"register takes an instance of FoundationModel, not {model!r}")
-    unset = [a for a in ("key", "card", "spec", "dim") if not hasattr(model, a)]
-    if unset:
-        raise ValueError(f"{type(model).__name__} does not set {', '.join(unset)}")
-    if not isinstance(model.key, str) or not model.key.isidentifier():
-        raise ValueError(f"the key {model.key!r} is not a name (letters, digits, underscores)")
+    members = ("key", "card", "spec", "dim", "build", "load_checkpoint", "encode")
+    lacking = [name for name in members if not hasattr(model, name)]
+    if isinstance(model, type):
+        raise TypeError(f"register takes an instance: register({model.__name__}())")
+    if lacking:
+        raise TypeError(f"{type(model).__name__} lacks {', '.join(lacking)}")
+    if not isinstance(model.key, str) or not re.fullmatch(r"[\w-]+", model.key):
+        raise ValueError(f"the key {model.key!r} is not a plain name (letters, digits, _ and -)")
     if model.key in MODELS:
         raise ValueError(f"there is a model with the key {model.key!r} already")
     MODELS[model.key] = model

@@ -7,7 +7,6 @@ fills it from the released file; ``encode`` is the forward pass with checked inp
 
 import contextlib
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -95,10 +94,11 @@ class ModelCard:
     parameters: int
 
 
-class FoundationModel(ABC):
+class FoundationModel:
     """Base class of the encoders; subclass it to add your own.
 
-    A subclass sets the class attributes below and writes :meth:`network`.
+    A subclass sets the first four attributes below and writes :meth:`network`; the others say how
+    the names of a released checkpoint become the encoder's own.
 
     Attributes
     ----------
@@ -113,13 +113,11 @@ class FoundationModel(ABC):
         Top-level keys of the released file that hold the state dict (common ones are known).
     prefixes : tuple of str
         Prefixes that the encoder's tensors may carry in the released file, the usual one first;
-        each is also tried after ``module.``. No prefix at all is always tried.
+        each is also tried after ``module.``. No prefix at all is tried last.
     unused : tuple of str
         Patterns of released names (with prefix) of parts that the encoder does not have.
     optional : tuple of str
         Patterns of the encoder's own names that no forward pass in evaluation mode reads.
-    computed : tuple of str
-        Patterns of the encoder's own names that the encoder computes itself.
     """
 
     key: str
@@ -130,9 +128,7 @@ class FoundationModel(ABC):
     prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     optional: tuple[str, ...] = ("*num_batches_tracked",)
-    computed: tuple[str, ...] = ()
 
-    @abstractmethod
     def network(self, size: str) -> nn.Module:
         """Return the architecture, ``"full"`` or ``"compact"``, with any weights.
 
@@ -140,6 +136,7 @@ class FoundationModel(ABC):
         ``spec.out_range`` and returns embeddings (n, dim), each a function of its own patch only
         in evaluation mode. Must also run inside ``torch.device("meta")``.
         """
+        raise NotImplementedError(f"{type(self).__name__} does not say how its network is built")
 
     def build(self, size: str = "full", seed: int = 0) -> nn.Module:
         """Return an untrained encoder in evaluation mode, on the CPU (or the meta device).
@@ -205,41 +202,35 @@ class FoundationModel(ABC):
             raise CheckpointError(f"{where} is no checkpoint of {self.key}: {error}") from None
         own = module.state_dict()
         names, prefix = self._find(own, released)
-        needed = [n for n in own if not matches(n, (*self.optional, *self.computed))]
+        needed = [n for n in own if not matches(n, self.optional)]
         self._check(where, own, needed, released, names, prefix)
         with torch.no_grad():
             for name, released_name in names.items():
                 own[name].copy_(released[released_name])
         matched = list(names.values())
         left = [n for n in released if n not in set(matched)]
-        ignored = [n for n in left if self._is_ignored(n, prefix)]
+        ignored = [n for n in left if matches(n, self.unused)]
         return LoadReport(
             matched=matched,
-            missing=[n for n in own if n not in names and not matches(n, self.computed)],
+            missing=[n for n in own if n not in names],
             unexpected=[n for n in left if n not in set(ignored)],
             ignored=ignored,
         )
 
     def _find(self, own: Mapping, released: Mapping) -> tuple[dict[str, str], str]:
         """Return {own name: released name} under the prefix that explains most, and the prefix."""
-        prefixes = [outer + p for p in (*self.prefixes, "") for outer in ("", "module.")]
+        prefixes = [outer + p for p in self.prefixes for outer in ("", "module.")] + [""]
         best: dict[str, str] = {}
         chosen = prefixes[0]
         for prefix in dict.fromkeys(prefixes):
             found = {}
             for name in released:
                 mine = self.own_name(name, prefix)
-                if mine in own and not matches(mine, self.computed):
+                if mine in own:
                     found.setdefault(mine, name)
             if len(found) > len(best):
                 best, chosen = found, prefix
         return best, chosen
-
-    def _is_ignored(self, name: str, prefix: str) -> bool:
-        mine = self.own_name(name, prefix)
-        return matches(name, self.unused) or (
-            mine is not None and matches(mine, (*self.unused, *self.computed))
-        )
 
     def _check(self, where, own, needed, released, names, prefix) -> None:
         """Raise if a checkpoint does not hold what the encoder needs."""
@@ -312,7 +303,7 @@ class FoundationModel(ABC):
         self._check_patches(patches, spec)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is a positive integer, not {batch_size!r}")
-        device = next(module.parameters()).device
+        device = next((p.device for p in module.parameters()), patches.device)
         result = torch.empty(len(patches), self.dim, device=patches.device)
         mixed = torch.autocast(device.type, autocast, enabled=autocast is not None)
         with _evaluating(module), torch.inference_mode(), mixed:

@@ -23,6 +23,11 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network")
 
 _SHOWN = 6
 
+_REFUSED = (
+    "and is refused: only tensors and plain containers are read. If you trust its source, save its "
+    "weights as safetensors in a separate environment"
+)
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or that does not hold the weights of the encoder."""
@@ -158,14 +163,10 @@ def read_checkpoint(path: str | os.PathLike) -> Mapping:
 
 
 def _why_unreadable(path: Path, size: int, message: str) -> str:
-    unsafe = re.search(r"GLOBAL (\S+)|(?:global|Global)[: `]+([\w.]+)", message)
-    if unsafe:
-        name = next(group for group in unsafe.groups() if group).rstrip(".")
-        return (
-            f"{path} asks to run {name!r} when it is opened and is refused: only tensors and plain "
-            "containers are read. If you trust its source, save its weights as safetensors in a "
-            "separate environment"
-        )
+    if named := re.search(r"GLOBAL ([\w.]+)", message):
+        return f"{path} asks to run {named[1]!r} when it is opened {_REFUSED}"
+    if "Unpickler" in message:
+        return f"{path} is a pickle of other things than tensors {_REFUSED}"
     if re.search(
         r"central directory|zip archive|end of file|EOF|Ran out of input|too small|truncat"
         r"|not fully covered|InvalidHeader|IncompleteMetadata|unexpected pos|out of bounds",

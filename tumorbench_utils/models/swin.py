@@ -86,6 +86,8 @@ class SwinEncoder(SwinTransformer):
                 use_v2=True,
             )
         for part in [p for p in self.modules() if isinstance(p, WindowAttention)]:
+            # The fused attention of torch: the same numbers in less memory (MONAI 1.6 and later).
+            part.use_flash_attention = True
             # A table of positions, not a weight: it is no part of the state dict.
             index = part.relative_position_index
             del part.relative_position_index

@@ -257,6 +257,6 @@ def _by_hand(model: FoundationModel, reason: str) -> str:
     gate = f" {card.gate.rstrip('.')}." if card.gate else ""
     return (
         f"no weights for {model.key}: {reason}.{gate} Visit {card.source} ({card.file!r}), then "
-        f"run again: tumorbench weights fetch {model.key}. Or save the file by hand into a folder and "
-        "name it in TUMORBENCH_WEIGHTS"
+        f"run again: tumorbench weights fetch {model.key}. Or save the file by hand into a folder "
+        "and name it in TUMORBENCH_WEIGHTS"
     )

@@ -1,0 +1,535 @@
+"""The registry, the exact tensors of all ten encoders, building, encoding and loading."""
+
+import copy
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tumorbench_utils import models
+from tumorbench_utils.models import CheckpointError, get_model
+from tumorbench_utils.patches import PatchSpec
+
+#: Model: file of its facts, and the prefix of its tensors in the released checkpoint.
+FACTS = {
+    "fmcib": ("FMCIB", ""),
+    "ct_fm": ("CT-FM", "encoder."),
+    "ct_clip_vit": ("CT-CLIP-ViT", "visual_transformer."),
+    "pasta": ("PASTA", "module."),
+    "vista3d": ("VISTA3D", "image_encoder.encoder."),
+    "voco": ("VoCo", "swinViT."),
+    "suprem": ("SuPreM", "module.backbone."),
+    "merlin": ("Merlin", "encode_image.i3_resnet."),
+    "medimageinsight": ("MedImageInsight", "image_encoder."),
+    "models_genesis": ("ModelsGenesis", "module."),
+}
+TEN = pytest.mark.parametrize("key", FACTS)
+
+
+@pytest.fixture(scope="module")
+def compact():
+    """One compact encoder per model, built when first asked for."""
+    built = {}
+    return lambda key: built.setdefault(key, get_model(key).build("compact"))
+
+
+def patches(model, n, seed=0):
+    low, high = model.spec.out_range
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 1, *model.spec.size, generator=generator) * (high - low) + low
+
+
+# The registry
+
+
+def test_the_ten_are_there_in_order():
+    assert list(models.MODELS) == list(FACTS)
+    assert all(get_model(key) is model for key, model in models.MODELS.items())
+    assert all(key == model.key for key, model in models.MODELS.items())
+
+
+@pytest.mark.parametrize("look_up", [get_model, lambda name: models.MODELS[name]])
+def test_unknown_names_get_the_nearest(look_up):
+    with pytest.raises(KeyError, match="did you mean fmcib"):
+        look_up("fmcb")
+    with pytest.raises(KeyError, match="did you mean models_genesis"):
+        look_up("Models_Genesys")
+    with pytest.raises(KeyError, match="known are fmcib, ct_fm"):
+        look_up(None)
+
+
+def test_your_own_model_is_registered_built_and_run(monkeypatch):
+    class Mean(models.FoundationModel):
+        key, dim, card = "mean_hu", 1, get_model("suprem").card
+        spec = PatchSpec(size=(4, 4, 4))
+
+        def network(self, size):
+            return torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten())
+
+    with pytest.raises(TypeError, match=r"register\(Mean\(\)\)"):
+        models.register(Mean)
+    monkeypatch.setitem(models.MODELS, "mean_hu", None)  # is put back as it was: absent
+    del models.MODELS["mean_hu"]
+    models.register(Mean())
+    model = get_model("mean_hu")
+    x = torch.rand(3, 1, 4, 4, 4)
+    torch.testing.assert_close(model.encode(model.build(), x), x.mean(dim=(2, 3, 4)))
+    with pytest.raises(ValueError, match="already"):
+        models.register(Mean())
+
+
+def test_register_refuses_what_is_no_model():
+    with pytest.raises(TypeError, match="lacks key, card"):
+        models.register("fmcib")
+    odd = copy.copy(get_model("suprem"))
+    odd.key = "../etc"
+    with pytest.raises(ValueError, match="not a plain name"):
+        models.register(odd)
+
+
+@TEN
+def test_cards_are_complete(key):
+    model = get_model(key)
+    card = model.card
+    for field in ("title", "paper", "citation", "strategy", "data", "licence", "allows", "file"):
+        assert getattr(card, field).strip(), field
+    assert card.access in ("open", "gated") and bool(card.gate) == (card.access == "gated")
+    assert card.source.startswith("https://")
+    assert card.repo or card.url, "there is nothing to fetch from"
+    assert 2018 <= card.year <= 2026
+    assert card.native_spec is None or isinstance(card.native_spec, PatchSpec)
+    assert isinstance(model.spec, PatchSpec)
+
+
+# Exact tensors
+
+
+@TEN
+def test_full_models_have_the_tensors_of_the_release(key, reference):
+    name, prefix = FACTS[key]
+    facts = json.loads((reference / "models" / "specs" / f"{name}.json").read_text("utf-8"))
+    model = get_model(key)
+    with torch.device("meta"):
+        module = model.build("full")
+    assert all(t.is_meta for t in module.state_dict().values())
+    own = [
+        [prefix + n if n != "image_projection" else n, list(t.shape), str(t.dtype)[6:]]
+        for n, t in module.state_dict().items()
+    ]
+    assert sorted(own) == sorted(facts["state_dict"])
+    parameters = sum(p.numel() for p in module.parameters())
+    assert parameters == facts["params"]["encoder"] == model.card.parameters
+    assert model.dim == facts["output"]["dim"]
+
+
+@TEN
+def test_input_is_that_of_the_benchmark(key, reference):
+    facts = json.loads((reference / "models/specs" / f"{FACTS[key][0]}.json").read_text("utf-8"))
+    given = facts["input"]
+    assert get_model(key).spec == PatchSpec(
+        given["orientation"],
+        given["spacing_mm_on_world_xyz"],
+        given["patch_voxels"],
+        given["hu_window"],
+        given["output_range"],
+    )
+
+
+class _Allocations(TorchDispatchMode):
+    """Sum the bytes of every storage that comes into being; an upper bound on the peak."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.storages[storage._cdata] = storage  # kept, so that no address comes twice
+        return result
+
+
+@TEN
+def test_building_holds_little_more_than_the_encoder(key):
+    with torch.device("meta"), _Allocations() as made:
+        module = get_model(key).build("full")
+    own = [t.untyped_storage() for t in (*module.parameters(), *module.buffers())]
+    size = sum({s._cdata: s.nbytes() for s in own}.values())
+    assert size <= sum(s.nbytes() for s in made.storages.values()) <= 1.2 * size
+
+
+# Building
+
+
+@TEN
+def test_build_is_a_function_of_its_seed(key, compact):
+    model = get_model(key)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    again = model.build("compact", seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    first = compact(key).state_dict()
+    assert all(torch.equal(first[n], t) for n, t in again.state_dict().items())
+    other = model.build("compact", seed=1).state_dict()
+    assert any(not torch.equal(first[n], t) for n, t in other.items())
+    assert not any(part.training for part in again.modules())
+
+
+def test_build_refuses_other_sizes():
+    with pytest.raises(ValueError, match="unknown size 'compct': did you mean compact"):
+        get_model("suprem").build("compct")
+
+
+@TEN
+def test_compact_encoders_are_small_and_have_the_full_length(key, compact):
+    model, module = get_model(key), compact(key)
+    assert 3e5 <= sum(p.numel() for p in module.parameters()) <= 2.1e6
+    embedding = model.encode(module, patches(model, 1))
+    assert embedding.shape == (1, model.dim) and embedding.dtype == torch.float32
+    assert len(torch.unique(embedding)) > model.dim / 4
+
+
+@TEN
+def test_compact_encoders_can_be_trained(key, compact):
+    model, module = get_model(key), copy.deepcopy(compact(key))
+    module(patches(model, 1)).square().mean().backward()
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(g).all() for g in gradients)
+    assert sum(g.numel() for g in gradients if g.any()) > 1e5
+
+
+@TEN
+def test_encoders_survive_a_trip_to_another_process(key, compact):
+    assert type(pickle.loads(pickle.dumps(compact(key)))) is type(compact(key))
+
+
+# Encoding
+
+
+@TEN
+def test_embeddings_do_not_depend_on_the_batch(key, compact):
+    model, module = get_model(key), compact(key)
+    x = patches(model, 3)
+    x[1] *= 0.02  # a patch of little contrast beside two busy ones
+    together = model.encode(module, x)
+    alone = torch.cat([model.encode(module, one[None]) for one in x])
+    in_pairs = model.encode(module, x.flip(0), batch_size=2).flip(0)
+    scale = together.abs().max().item()
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5 * scale)
+    torch.testing.assert_close(in_pairs, together, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("key", ["suprem", "models_genesis", "vista3d", "ct_fm", "fmcib"])
+def test_a_patch_of_air_is_no_matter_of_rounding(key, compact):
+    model, module = get_model(key), compact(key)
+    x = patches(model, 2)
+    x[1] = 0
+    together, alone = model.encode(module, x)[1], model.encode(module, x[1:])[0]
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+
+
+def test_batch_statistics_are_taken_per_sample():
+    """Batch normalisation in training mode with one sample is the norm used here."""
+    from tumorbench_utils.models.unet3d import SampleNorm3d
+
+    own, torchs = SampleNorm3d(5).eval(), torch.nn.BatchNorm3d(5).train()
+    weight, bias = torch.randn(2, 5)
+    for norm in (own, torchs):
+        norm.load_state_dict({**norm.state_dict(), "weight": weight, "bias": bias})
+    x = torch.randn(3, 5, 4, 3, 2)
+    expected = torch.cat([torchs(one[None]) for one in x])
+    torch.testing.assert_close(own(x), expected)
+
+
+def test_legacy_merging_joins_the_neighbours_of_the_release():
+    from tumorbench_utils.models.swin import _LegacyMerging
+
+    merge = _LegacyMerging(1, torch.nn.LayerNorm, 3)
+    merge.norm = merge.reduction = torch.nn.Identity()
+    cube = torch.arange(8.0).reshape(1, 2, 2, 2, 1)  # the value is 4 d + 2 h + w
+    assert merge(cube).flatten().tolist() == [0, 4, 2, 1, 5, 2, 1, 7]
+
+
+def test_encode_leaves_the_module_as_it_was(compact):
+    model, module = get_model("ct_fm"), copy.deepcopy(compact("ct_fm"))
+    expected = model.encode(module, patches(model, 2))
+    module.train()
+    module.layers[0].eval()
+    before = {n: t.clone() for n, t in module.state_dict().items()}
+    result = model.encode(module, patches(model, 2))
+    assert module.training and not module.layers[0].training
+    assert all(torch.equal(before[n], t) for n, t in module.state_dict().items())
+    torch.testing.assert_close(result, expected)
+    assert not result.requires_grad and not result.is_inference()
+
+
+def test_encode_takes_other_float_types_and_none_at_all(compact):
+    model, module = get_model("suprem"), compact("suprem")
+    x = patches(model, 1)
+    expected = model.encode(module, x)
+    torch.testing.assert_close(model.encode(module, x.double()), expected)
+    assert model.encode(module, x[:0]).shape == (0, 512)
+    mixed = model.encode(module, x, autocast=torch.bfloat16)
+    assert mixed.dtype == torch.float32
+    assert 0 < (mixed - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test_encode_takes_the_native_input_when_told_so(compact):
+    model, module = get_model("suprem"), compact("suprem")
+    native = model.card.native_spec
+    x = torch.rand(1, 1, *native.size)
+    assert model.encode(module, x, spec=native).shape == (1, 512)
+    with pytest.raises(ValueError, match="shape"):
+        model.encode(module, x)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "says"),
+    [
+        (lambda x: x.numpy(), TypeError, "torch.Tensor, not ndarray"),
+        (lambda x: (x * 100).int(), TypeError, "floating-point"),
+        (lambda x: x[0], ValueError, r"\(n, 1, 48, 48, 48\)"),
+        (lambda x: x[:, 0], ValueError, r"\(n, 1, 48, 48, 48\)"),
+        (lambda x: x.repeat(1, 3, 1, 1, 1), ValueError, "one channel"),
+        (lambda x: x[..., :47], ValueError, r"\(2, 1, 48, 48, 47\) came"),
+        (lambda x: x * 3072 - 1024, ValueError, r"\(-1024.0, 2048.0\) HU"),
+        (lambda x: x * 255, ValueError, "the patches run from"),
+        (lambda x: x - 0.1, ValueError, "the patches run from -0.0"),
+        (lambda x: x.masked_fill(x > 0.9, float("nan")), ValueError, "not finite"),
+        (lambda x: x.masked_fill(x > 0.9, float("inf")), ValueError, "not finite"),
+    ],
+)
+def test_encode_refuses_other_patches(compact, spoil, error, says):
+    model = get_model("models_genesis")
+    with pytest.raises(error, match=says):
+        model.encode(compact("models_genesis"), spoil(patches(model, 2)))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "8", True])
+def test_encode_refuses_other_batch_sizes(compact, size):
+    model = get_model("suprem")
+    with pytest.raises(ValueError, match="batch_size is a positive integer"):
+        model.encode(compact("suprem"), patches(model, 1), batch_size=size)
+
+
+def test_encode_refuses_the_module_of_another_model(compact):
+    model = get_model("suprem")
+    with pytest.raises(ValueError, match=r"\(1, 4096\).*\(1, 512\) was expected"):
+        model.encode(compact("models_genesis"), patches(model, 1))
+
+
+def test_encode_refuses_weights_that_give_nonsense(compact):
+    model, module = get_model("suprem"), copy.deepcopy(compact("suprem"))
+    with torch.no_grad():
+        module.head.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="embeddings that are not finite"):
+        model.encode(module, patches(model, 1))
+
+
+# Loading
+
+
+def released(key, seed=1):
+    """A state dict as the release would have it for the compact encoder, and its module."""
+    module = get_model(key).build("compact", seed=seed)
+    prefix = FACTS[key][1]
+    own = module.state_dict()
+    return {n if n == "image_projection" else prefix + n: t for n, t in own.items()}, own
+
+
+def same(module, own):
+    return all(torch.equal(own[n], t) for n, t in module.state_dict().items())
+
+
+@TEN
+def test_the_wrapping_of_the_release_is_undone(key):
+    content, own = released(key)
+    module = get_model(key).build("compact")
+    report = get_model(key).load_checkpoint(module, content)
+    assert same(module, own)
+    assert sorted(report.matched) == sorted(content)
+    assert report.missing == report.unexpected == report.ignored == []
+    assert f"{len(content)} matched" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("key", "wrap"),
+    [
+        (
+            "fmcib",
+            lambda d: {"trunk_state_dict": d, "head_state_dict": {"0.weight": d["bn1.bias"]}},
+        ),
+        ("fmcib", lambda d: {"state_dict": {f"model.trunk.{n}": t for n, t in d.items()}}),
+        ("fmcib", lambda d: {"trunk_state_dict": {f"module.{n}": t for n, t in d.items()}}),
+        ("voco", lambda d: {"state_dict": d}),
+        ("voco", lambda d: {f"module.{n}": t for n, t in d.items()}),
+        ("voco", lambda d: {f"backbone.{n}": t for n, t in d.items()}),
+        ("voco", lambda d: {"state_dict": {f"module.backbone.{n}": t for n, t in d.items()}}),
+        ("voco", lambda d: {n.replace("swinViT", "swin_vit"): t for n, t in d.items()}),
+        ("suprem", lambda d: {"net": d, "epoch": 3, "optimizer": {"state": {}}}),
+        ("models_genesis", lambda d: {"epoch": 7, "state_dict": d}),
+        ("models_genesis", lambda d: {n.removeprefix("module."): t for n, t in d.items()}),
+        ("ct_fm", lambda d: {n: t.numpy() for n, t in d.items()}),
+        ("vista3d", lambda d: {n: t.double() for n, t in d.items()}),
+    ],
+)
+def test_other_wrappings_are_undone(key, wrap):
+    content, own = released(key)
+    module = get_model(key).build("compact")
+    report = get_model(key).load_checkpoint(module, wrap(content))
+    assert same(module, own) and len(report.matched) == len(own)
+
+
+def test_the_report_accounts_for_every_tensor():
+    content, own = released("models_genesis")
+    # Counters and the running statistics that no forward pass reads may be absent.
+    unread = [n for n in content if n.endswith(("running_mean", "num_batches_tracked"))]
+    for name in unread:
+        del content[name]
+    content["module.up_tr256.up_conv.weight"] = content["module.out_tr.weight"] = torch.zeros(3)
+    content["module.mystery"] = content["loose"] = torch.zeros(3)
+    report = get_model("models_genesis").load_checkpoint(
+        get_model("models_genesis").build("compact"), {"state_dict": content}
+    )
+    assert sorted(report.missing) == sorted(n.removeprefix("module.") for n in unread)
+    assert sorted(report.ignored) == ["module.out_tr.weight", "module.up_tr256.up_conv.weight"]
+    assert sorted(report.unexpected) == ["loose", "module.mystery"]
+    assert len(report.matched) == len(own) - len(unread)
+
+
+@pytest.mark.parametrize("key", ["suprem", "fmcib"])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors named .pt"])
+def test_files_are_told_by_their_content(tmp_path, key, kind):
+    content, own = released(key)
+    path = tmp_path / "Gewichte für Tümore.pt"
+    if kind.startswith("safetensors"):
+        safetensors.torch.save_file({n: t.contiguous() for n, t in content.items()}, path)
+    else:
+        wrapped = {get_model(key).containers[0]: content}
+        torch.save(wrapped, path, _use_new_zipfile_serialization=kind == "zip")
+    for source in (path, str(path)):
+        module = get_model(key).build("compact")
+        get_model(key).load_checkpoint(module, source)
+        assert same(module, own)
+
+
+def spoilt(name, change):
+    content, _ = released("suprem")
+    name = f"module.backbone.{name}"
+    if change is None:
+        del content[name]
+    else:
+        content[name] = change(content[name])
+    return {"net": content}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (lambda: spoilt("down_tr64.ops.0.conv1.bias", None), "missing: .*tr64.ops.0.conv1.bias"),
+        (
+            lambda: spoilt("head.weight", lambda t: t[:100]),
+            r"\(512, 128, 1, 1, 1\) expected, \(100",
+        ),
+        (lambda: spoilt("head.bias", lambda t: t * float("nan")), "head.bias: .*not finite"),
+        (
+            lambda: spoilt("head.bias", lambda t: t.int()),
+            "torch.float32 expected, torch.int32 came",
+        ),
+        (lambda: {"state_dict": released("models_genesis")[0]}, "no checkpoint of suprem"),
+        (lambda: released("fmcib")[0], "came 'conv1.weight'"),
+        (lambda: {}, "no tensors found"),
+        (lambda: {"net": {}, "epoch": 3}, "no tensors found"),
+        (lambda: {"net": {"weight": [1.0, 2.0]}}, "no tensors found"),
+    ],
+)
+def test_other_weights_are_refused_and_nothing_is_changed(content, says):
+    model = get_model("suprem")
+    module = model.build("compact")
+    with pytest.raises(CheckpointError, match=says):
+        model.load_checkpoint(module, content())
+    assert same(module, model.build("compact").state_dict())
+
+
+def test_every_fault_is_listed():
+    content = {"net": {n: t[:1] for n, t in released("suprem")[0].items() if t.ndim}}
+    del content["net"]["module.backbone.head.bias"], content["net"]["module.backbone.head.weight"]
+    with pytest.raises(CheckpointError, match=r"2 missing.*head.weight.*shape \(8,\) exp") as e:
+        get_model("suprem").load_checkpoint(get_model("suprem").build("compact"), content)
+    assert len(str(e.value)) < 5000
+
+
+class _Malice:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code in a checkpoint was run')",))
+
+
+def web_page(path):
+    path.write_text("\n <!DOCTYPE html><html><body>Please sign in</body></html>")
+
+
+def truncated_zip(path):
+    torch.save(released("suprem")[0], path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def truncated_legacy(path):
+    torch.save(released("suprem")[0], path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def truncated_safetensors(path):
+    safetensors.torch.save_file({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def other_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "weights are elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (web_page, "is a web page, not weights"),
+        (lambda path: path.touch(), "is empty"),
+        (lambda path: path.mkdir(), "is not a file"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "Git LFS"),
+        (lambda path: path.write_text('{"error": "Access denied"}'), "message of a server"),
+        (truncated_zip, "truncated or damaged"),
+        (truncated_legacy, "truncated or damaged"),
+        (truncated_safetensors, "truncated or damaged"),
+        (lambda path: path.write_bytes(b"\x00" * 4096), "not a torch or safetensors checkpoint"),
+        (lambda path: path.write_bytes(pickle.dumps(_Malice())), "pickle of other things"),
+        (lambda path: path.write_bytes(pickle.dumps(_Malice(), 2)), "asks to run .*exec"),
+        (lambda path: torch.save({"net": _Malice()}, path), "asks to run .*exec"),
+        (lambda path: torch.save(torch.nn.Linear(2, 2), path), "asks to run .*Linear"),
+        (lambda path: torch.save([torch.zeros(2)], path), "holds a list"),
+        (lambda path: path.write_bytes(pickle.dumps({"a": np.zeros(3)})), "pickle of other"),
+        (other_zip, "truncated or damaged|not a torch"),
+    ],
+)
+def test_files_that_are_no_weights_are_refused_by_name(tmp_path, write, says):
+    path = tmp_path / "supervised_suprem_unet_2100.pth"
+    write(path)
+    with pytest.raises(CheckpointError, match=says) as error:
+        get_model("suprem").load_checkpoint(get_model("suprem").build("compact"), path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_and_other_sources(tmp_path):
+    model = get_model("suprem")
+    module = model.build("compact")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        model.load_checkpoint(module, tmp_path / "absent.pt")
+    for source in (None, 3, [torch.zeros(2)], module):
+        with pytest.raises(TypeError, match="path or a mapping"):
+            model.load_checkpoint(module, source)
