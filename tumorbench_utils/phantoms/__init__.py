@@ -1,0 +1,37 @@
+"""Procedural CT cohorts whose truth is known.
+
+A *case* is an anatomy with lesions of a known phenotype; a *scan* is what a scanner with given
+settings makes of it. A *cohort* is a loop over cases with an outcome drawn from the phenotype, so
+that the best reachable AUC and concordance are known. All parameters are in ``data/phantoms.yml``.
+
+>>> from tumorbench_utils import phantoms
+>>> table = phantoms.generate("luna16")                         # doctest: +SKIP
+>>> again = phantoms.render("luna16", table.scan_id[0], noise_hu=60, seed=1)  # doctest: +SKIP
+>>> other = phantoms.sample("luna16", 7)                         # doctest: +SKIP
+>>> scan = phantoms.scan(other.case, other.acquisition, other.noise)  # doctest: +SKIP
+"""
+
+from tumorbench_utils.phantoms.cache import generate, verify
+from tumorbench_utils.phantoms.cohort import Planned, plan, render, sample
+from tumorbench_utils.phantoms.latent import draw, stream
+from tumorbench_utils.phantoms.lesion import Lesion
+from tumorbench_utils.phantoms.parameters import load, of_cohort
+from tumorbench_utils.phantoms.scanner import Acquisition, Case, Scan, scan
+
+__all__ = [
+    "Acquisition",
+    "Case",
+    "Lesion",
+    "Planned",
+    "Scan",
+    "draw",
+    "generate",
+    "load",
+    "of_cohort",
+    "plan",
+    "render",
+    "sample",
+    "scan",
+    "stream",
+    "verify",
+]
