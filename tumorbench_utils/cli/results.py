@@ -1,0 +1,68 @@
+"""``tumorbench results``: list the kept results, and compare two models."""
+
+from typing import Annotated
+
+import typer
+
+results = typer.Typer(help="List the results that were kept, and compare models.")
+
+Cohort = Annotated[str | None, typer.Option(help="Only this cohort.")]
+Model = Annotated[str | None, typer.Option(help="Only this model.")]
+Probe = Annotated[str | None, typer.Option(help="Only this probe, e.g. knn or linear.")]
+Protocol = Annotated[str | None, typer.Option(help="Only this protocol: careful or published.")]
+Edition = Annotated[str | None, typer.Option(help="Only this edition.")]
+
+
+@results.callback(invoke_without_command=True)
+def listing(
+    context: typer.Context,
+    cohort: Cohort = None,
+    model: Model = None,
+    probe: Probe = None,
+    protocol: Protocol = None,
+    edition: Edition = None,
+) -> None:
+    """List the results that were kept, one line each, the newest last."""
+    if context.invoked_subcommand:
+        return
+    from tumorbench_utils import results as kept
+
+    table = kept.table(cohort=cohort, model=model, probe=probe, protocol=protocol, edition=edition)
+    if table.empty:
+        print(f"no results in {kept.folder()}; chapters and `tumorbench book` make them")
+        return
+    shown = table.drop(columns=["code", "metric"]).rename(columns={"mean": "auc"})
+    if (table["metric"] != "auc").any():
+        shown = table.drop(columns=["code"])
+    print(shown.to_string(index=False, float_format="%.3f", na_rep="-"))
+    print(f"{len(table)} results in {kept.folder()}; intervals: 95%, corrected for overlap")
+
+
+@results.command()
+def compare(
+    cohort: Annotated[str, typer.Argument(help="Cohort, e.g. luna16.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Two or more models; the first is the reference.")
+    ],
+    probe: Annotated[str, typer.Option(help="knn or linear.")] = "knn",
+    protocol: Annotated[str, typer.Option(help="careful or published.")] = "careful",
+    edition: Edition = None,
+) -> None:
+    """Compare models on the same test patients: paired intervals, DeLong's test, Holm."""
+    from tumorbench_utils import probes, settings
+    from tumorbench_utils import results as kept
+
+    if len(set(models)) < 2:
+        raise typer.BadParameter("give at least two different models to compare")
+    edition = settings.edition(edition)
+    found = {
+        model: kept.newest(cohort, model, probe=probe, protocol=protocol, edition=edition)
+        for model in models
+    }
+    table = probes.compare(found, models[0])
+    print(f"{cohort}, {probe}, {protocol} protocol, {edition} edition; reference: {models[0]}")
+    print(table.to_string(float_format="%.3f", na_rep="-"))
+    print(
+        "intervals: 95%, patients resampled, fits kept; p: DeLong, patients as clusters; "
+        "p_refit: corrected resampled t test"
+    )
