@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tumorbench_utils.cli import book, cohorts, embed, weights
+from tumorbench_utils.cli import book, cohorts, embed, results, weights
 
 cli = typer.Typer(
     name="tumorbench",
@@ -17,6 +17,7 @@ cli.add_typer(cohorts.cohorts, name="cohorts")
 cli.add_typer(weights.weights, name="weights")
 cli.command("embed")(embed.embed)
 cli.command("import-released")(embed.import_released)
+cli.add_typer(results.results, name="results")
 
 
 @cli.callback()
