@@ -12,7 +12,8 @@ import SimpleITK as sitk
 
 from tumorbench_utils.patches.spec import PatchError
 from tumorbench_utils.patches.volume import (
-    ArrayVolume,
+    ImageVolume,
+    RawVolume,
     StreamVolume,
     Volume,
     check_header,
@@ -72,22 +73,20 @@ def _header(path: Path, reader_name: str):
     return reader
 
 
-def _read_whole(path: Path, reader_name: str) -> ArrayVolume:
-    image = sitk.ReadImage(str(path), imageIO=reader_name)
-    return ArrayVolume(str(path), image, sitk.GetArrayViewFromImage(image), keep=image)
+def _read_whole(path: Path, reader_name: str) -> ImageVolume:
+    return ImageVolume(str(path), sitk.ReadImage(str(path), imageIO=reader_name))
 
 
-def _map(path: Path, voxels: Path, header, stored: np.dtype, start: int, rescale=None):
-    """Map the voxels of an uncompressed file; its pages are read when they are used."""
-    shape = tuple(reversed(header.GetSize()))
-    need, have = start + int(np.prod(shape)) * stored.itemsize, voxels.stat().st_size
+def _raw(path: Path, voxels: Path, header, stored: np.dtype, start: int, rescale=None):
+    """Return an uncompressed volume whose file is long enough."""
+    need = start + int(np.prod(header.GetSize())) * stored.itemsize
+    have = voxels.stat().st_size
     if have < need:
         raise PatchError(
             f"{path}: the file is cut off: it holds {have} bytes, the image needs {need}; fetch "
             "or copy it again"
         )
-    array = np.memmap(voxels, dtype=stored, mode="r", offset=start, shape=shape)
-    return ArrayVolume(str(path), header, array.view(np.ndarray), rescale, keep=array)
+    return RawVolume(str(path), header, stored, path=voxels, start=start, rescale=rescale)
 
 
 def _open_nifti(path: Path) -> Volume:
@@ -135,7 +134,7 @@ def _open_nifti(path: Path) -> Volume:
             str(path), header, stored, path=path, start=0, skip=int(offset), wrapper="gzip",
             rescale=rescale,
         )  # fmt: skip
-    return _map(path, path, header, stored, int(offset), rescale)
+    return _raw(path, path, header, stored, int(offset), rescale)
 
 
 def _open_meta(path: Path) -> Volume:
@@ -170,7 +169,7 @@ def _open_meta(path: Path) -> Volume:
         return StreamVolume(
             str(path), header, stored, path=voxels, start=start, skip=0, wrapper="zlib"
         )
-    return _map(path, voxels, header, stored, start)
+    return _raw(path, voxels, header, stored, start)
 
 
 def _beside(path: Path, data: str) -> Path:
@@ -215,7 +214,7 @@ def _open_nrrd(path: Path) -> Volume:
         return _read_whole(path, "NrrdImageIO")
     stored = np.dtype((">" if fields["endian"] == "big" else "<") + kind)
     if encoding == "raw":
-        return _map(path, path, header, stored, start)
+        return _raw(path, path, header, stored, start)
     return StreamVolume(str(path), header, stored, path=path, start=start, skip=0, wrapper="gzip")
 
 

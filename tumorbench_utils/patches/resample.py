@@ -60,13 +60,13 @@ def _sample_separable(values, box, crop, axes):
         lines.append((len(u) / n, 2 - file_axis, pairs))
     for _, axis, ((i0, w0), (i1, w1)) in sorted(lines, key=lambda line: line[0]):
         along = tuple(-1 if a == axis else 1 for a in range(3))
-        low = values.take(i0, axis=axis) * w0.reshape(along)
-        high = values.take(i1, axis=axis) * w1.reshape(along)
+        low = values.take(i0, axis=axis).astype(np.float64, copy=False)
+        high = values.take(i1, axis=axis).astype(np.float64, copy=False)
+        low *= w0.reshape(along)
+        high *= w1.reshape(along)
         values = np.add(low, high, out=low)
-    # File axes are now k, j, i; axes[f] is the world axis of file axis f.
-    return np.ascontiguousarray(
-        values.transpose([2 - axes.index(axis) for axis in range(3)]), np.float32
-    )
+    # The array still runs k, j, i; axes[f] is the world axis of file axis f = 2 - array axis.
+    return values.astype(np.float32).transpose([2 - axes.index(axis) for axis in range(3)])
 
 
 def _sample_oblique(values, box, crop):

@@ -1,4 +1,4 @@
-"""A scan of which only parts are read: in memory, mapped from a file, or unpacked as it streams."""
+"""A scan of which only parts are read: in memory, from a file, or unpacked as it streams."""
 
 import contextlib
 import io
@@ -77,19 +77,63 @@ class Volume:
         return list(zip(k.tolist(), j.tolist(), strict=True))
 
 
-class ArrayVolume(Volume):
-    """A scan whose voxels lie in an array (k, j, i), in memory or mapped from a file."""
+class ImageVolume(Volume):
+    """A scan in memory: a SimpleITK image."""
 
-    def __init__(self, name: str, header, array: np.ndarray, rescale=None, keep=None):
-        super().__init__(name, header, np.float32 if rescale else array.dtype)
-        self._array = array
-        self._rescale = rescale
-        self._keep = keep  # The owner of the memory that `array` looks at.
+    def __init__(self, name: str, image: sitk.Image):
+        self._image = image  # Owns the memory that the array looks at.
+        self._array = sitk.GetArrayViewFromImage(image)
+        super().__init__(name, image, self._array.dtype)
 
     def read(self, boxes: list[Box]) -> list[np.ndarray]:
-        """Copy each box out of the array."""
-        self.rows = [_hu(self._array[k, j], self._rescale) for k, j in self.sampled_rows()]
-        return [_hu(self._array[_slices(box)], self._rescale) for box in boxes]
+        """Copy each box out of the image."""
+        self.rows = [_hu(self._array[k, j]) for k, j in self.sampled_rows()]
+        return [_hu(self._array[tuple(slice(a, b) for a, b in reversed(box))]) for box in boxes]
+
+
+class RawVolume(Volume):
+    """A scan in an uncompressed file, of which only the rows of a box are read.
+
+    Seeking and reading is faster here than a memory map, whose pages would have to be set up
+    anew for every patch, and a file that shrinks meanwhile gives an error, not a crash.
+
+    Parameters
+    ----------
+    name, header
+        As for :class:`Volume`.
+    stored : numpy dtype
+        Of the voxels in the file.
+    path : Path
+    start : int
+        Byte of the first voxel.
+    rescale : tuple of 2 floats, optional
+        Slope and intercept.
+    """
+
+    def __init__(self, name, header, stored, *, path, start, rescale=None):
+        super().__init__(name, header, np.float32 if rescale else stored)
+        self._stored = np.dtype(stored)
+        self._path, self._start, self._rescale = path, start, rescale
+
+    def read(self, boxes: list[Box]) -> list[np.ndarray]:
+        """Read the rows that the boxes touch."""
+        ni, nj, _ = self.shape
+        results = []
+        with readable(self.name), open(self._path, "rb", buffering=0) as file:
+
+            def rows(k, j0, j1):
+                part = np.empty((j1 - j0, ni), self._stored)
+                file.seek(self._start + (k * nj + j0) * ni * self._stored.itemsize)
+                _fill(file, memoryview(part).cast("B"), self.name)
+                return part
+
+            self.rows = [_hu(rows(k, j, j + 1), self._rescale) for k, j in self.sampled_rows()]
+            for (i0, i1), (j0, j1), (k0, k1) in boxes:
+                box = np.empty((k1 - k0, j1 - j0, i1 - i0), self._stored)
+                for k in range(k0, k1 if box.size else k0):
+                    box[k - k0] = rows(k, j0, j1)[:, i0:i1]
+                results.append(_hu(box, self._rescale))
+        return results
 
 
 class StreamVolume(Volume):
@@ -176,8 +220,8 @@ def open_volume(image) -> Volume:
     from tumorbench_utils.patches import dicom, formats
 
     if isinstance(image, sitk.Image):
-        check_header("the image", image, image.GetNumberOfComponentsPerPixel())
-        return ArrayVolume("the image", image, sitk.GetArrayViewFromImage(image), keep=image)
+        check_header(name_of(image), image, image.GetNumberOfComponentsPerPixel())
+        return ImageVolume(name_of(image), image)
     if not isinstance(image, (str, os.PathLike)) or isinstance(os.fspath(image), bytes):
         raise PatchError(
             f"an image must be a path or a SimpleITK image, got {type(image).__name__}; an array "
@@ -278,11 +322,8 @@ def _drain(stream, at_least: int, name: str) -> None:
         )
 
 
-def _slices(box: Box) -> tuple[slice, ...]:
-    return tuple(slice(start, stop) for start, stop in reversed(box))
-
-
-def _hu(values: np.ndarray, rescale: tuple[float, float] | None) -> np.ndarray:
+def _hu(values: np.ndarray, rescale: tuple[float, float] | None = None) -> np.ndarray:
+    """Return the values after rescaling, floating-point ones in float32 (as MONAI loads them)."""
     if rescale is not None:
         return (values.astype(np.float64) * rescale[0] + rescale[1]).astype(np.float32)
     return values.astype(np.float32) if values.dtype.kind == "f" else np.array(values)
