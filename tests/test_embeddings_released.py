@@ -192,6 +192,39 @@ def test_one_seed_of_several_lesions_needs_a_name(tmp_path):
     assert "2 lesions of the table have" in unmatched["reason"] and unmatched["position"] == 0
 
 
+TABLES = {
+    "luna16": [f"luna16/luna16/{part}.csv" for part in ("train", "val", "test")],
+    "dlcs": ["dlcs/data.csv"],
+    "nsclc_radiomics": [f"nsclc_radiomics/{p}_annotations.csv" for p in ("train", "val", "test")],
+    "nsclc_radiogenomics": ["nsclc_radiogenomics/annotations.csv"],
+    "c4kc_kits": ["c4c-kits/data.csv"],
+    "colorectal_liver_metastases": ["colorectal_liver_metastases/data.csv"],
+    "rider_lung_ct": ["rider/annotations.csv"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:1 rows of the feature file")
+@pytest.mark.parametrize("cohort", TABLES)
+def test_every_row_of_the_released_tables_finds_its_lesion(tmp_path, reference, cohort):
+    """A file made from the released CSV files as the authors' code reads them."""
+    files = [reference / "cohorts" / "released" / name for name in TABLES[cohort]]
+    lines = [row for file in files for _, row in pd.read_csv(file).iterrows()]
+    items = [
+        {"feature": np.full((1, 512), n, np.float32), "row": row} for n, row in enumerate(lines)
+    ]
+    path = tmp_path / "file.pkl"
+    path.write_bytes(pickle.dumps({"CTFMExtractor": {"train": items}}, 4))
+    frame = embeddings.import_released(path, cohort)["ct_fm"]
+    lesions = load_cohort(cohort, "released").table
+    assert list(frame.index) == list(lesions["lesion_id"])
+    assert len(frame.attrs["unmatched"]) == len(lesions.attrs["excluded"])
+    for lesion, row in lesions.set_index("lesion_id").iterrows():
+        line = lines[int(frame.at[lesion, "f0"])]
+        assert abs(line["coordX"] - row["coord_x"]) < 1e-3
+        if cohort == "dlcs":  # holds the same nodule twice under two names
+            assert line["nodule_id"] == lesion
+
+
 def test_left_out_lesions_are_named(tmp_path):
     short = table().iloc[:2].reset_index(drop=True)
     short.attrs["excluded"] = [{"lesion_id": "/a/two.nrrd", "reason": "a duplicate"}]
