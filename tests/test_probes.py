@@ -140,7 +140,7 @@ def test_wrong_input_is_refused(data, parts, case):
     ("options", "message"),
     [
         ({"probe": "svm"}, "unknown probe 'svm'"),
-        ({"protocol": "publshed"}, "did you mean published"),
+        ({"protocol": "publish"}, "did you mean published"),
         ({"metric": "accuracy"}, "unknown metric"),
         ({"groups": np.arange(N - 1)}, "groups has 119 rows"),
         ({"groups": np.where(np.arange(N) == 3, np.nan, 1)}, "groups has 1 missing"),

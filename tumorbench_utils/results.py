@@ -266,3 +266,24 @@ def newest(cohort: str, model: str, **wanted) -> ProbeResult:
         there = sorted({path.parent.name for path in files(cohort=cohort, **wanted)})
         raise KeyError(settings.unknown(f"model with results on {cohort}", model, there))
     return read(found[-1])[1]
+
+
+def published(name: str) -> pd.DataFrame:
+    """Return a table of published figures from ``data/published``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file without ``.csv``, for example ``"knn_auc"``; columns and sources are
+        listed in the README there.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table.
+    """
+    root = settings.BOOK_ROOT / "data" / "published"
+    known = sorted(path.stem for path in root.glob("*.csv"))
+    if name not in known:
+        raise KeyError(settings.unknown("published table", name, known))
+    return pd.read_csv(root / f"{name}.csv")
