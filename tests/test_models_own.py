@@ -72,17 +72,6 @@ def random_patches(model, n, seed=0):
 
 
 @KEYS
-def test_full_encoder_has_the_tensors_of_the_release(key, facts):
-    model = get_model(key)
-    with torch.device("meta"):
-        module = model.network("full")
-    ours = {k: list(v.shape) for k, v in released_names(key, module).items()}
-    assert ours == {name: shape for name, shape, _ in facts(key)["state_dict"]}
-    count = sum(p.numel() for p in module.parameters())
-    assert count == facts(key)["params"]["encoder"] == model.card.parameters
-
-
-@KEYS
 def test_parity_with_the_release(key, facts, fill, reference):
     model = get_model(key)
     with torch.device("meta"):
@@ -113,40 +102,6 @@ def test_parity_with_the_release(key, facts, fill, reference):
         with torch.inference_mode():
             codes = module.vq["_codebook"].nearest(module.tokens(patches))
         np.testing.assert_array_equal(codes.numpy(), known["codes"])
-
-
-@KEYS
-def test_compact_encoder_is_small_and_has_the_same_dim(key, compact):
-    model = get_model(key)
-    assert 3e5 <= sum(p.numel() for p in compact[key].parameters()) <= 2e6
-    assert model.encode(compact[key], random_patches(model, 1)).shape == (1, model.dim)
-
-
-@KEYS
-def test_untrained_weights_are_a_function_of_the_seed(key, compact):
-    before = torch.random.get_rng_state()
-    again, other = (get_model(key).build("compact", seed=s) for s in (0, 1))
-    assert torch.equal(before, torch.random.get_rng_state())
-    assert not again.training
-    pairs = list(zip(compact[key].parameters(), again.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
-    pairs = zip(again.parameters(), other.parameters(), strict=True)
-    assert not all(torch.equal(a, b) for a, b in pairs)
-
-
-@KEYS
-def test_an_embedding_depends_on_its_own_patch_only(key, compact):
-    model = get_model(key)
-    patches = random_patches(model, 3)
-    together = model.encode(compact[key], patches)
-    for batch_size in (1, 2):
-        apart = model.encode(compact[key], patches, batch_size=batch_size)
-        torch.testing.assert_close(apart, together, rtol=0, atol=1e-5 * together.abs().max().item())
-    alone = model.encode(compact[key], patches[1:2])
-    torch.testing.assert_close(
-        alone[0], together[1], rtol=0, atol=1e-5 * together.abs().max().item()
-    )
-    assert not torch.allclose(together[0], together[1], rtol=0, atol=1e-4 * together.abs().max())
 
 
 @KEYS
