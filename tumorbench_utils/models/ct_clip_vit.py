@@ -181,7 +181,7 @@ class CTViT(nn.Module):
         self.enc_spatial_transformer = _Transformer(width, depth, heads, head_width)
         self.enc_temporal_transformer = _Transformer(width, depth, heads, head_width)
         self.vq = nn.ModuleDict({"_codebook": _Codebook(codes, width)})
-        self.head = nn.Linear(width, dim) if width != dim else nn.Identity()
+        self.head = nn.Linear(width, dim, bias=False) if width != dim else nn.Identity()
 
     def tokens(self, x: Tensor) -> Tensor:
         """Map patches (n, 1, d0, d1, d2) to tokens (n, t*h*w, width) before quantisation."""

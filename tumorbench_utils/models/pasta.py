@@ -60,7 +60,7 @@ class ContextPath(nn.Module):
         last = widths[-1]
         stages.append(nn.Sequential(_Stage(inputs, last, 2, 1), _Stage(last, last, 1, 1)))
         self.conv_blocks_context = nn.Sequential(*stages)
-        self.head = nn.Linear(last, dim) if last != dim else nn.Identity()
+        self.head = nn.Linear(last, dim, bias=False) if last != dim else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map patches (n, 1, d0, d1, d2) to embeddings (n, dim)."""
