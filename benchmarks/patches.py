@@ -1,0 +1,232 @@
+"""Time and memory of one patch: resampling the whole scan with MONAI against the book's way.
+
+Both cut the same 48 mm cube out of the same file, in processes of their own, one after the other
+in one run. The MONAI chain (LoadImage, Orientation, Spacing, crop, ScaleIntensityRange, pad) may
+use all cores; the book's way uses one. Loading goes through SimpleITK in both, so that the chain
+is not charged for a slower reader. The two patches are compared voxel by voxel.
+
+    python benchmarks/patches.py --json OUT.json [--size 512 512 300] [--repeats 15]
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+FILES = {"a.mhd": False, "b.nii": False, "c.nii.gz": True, "d.nrrd": True}
+SPACING = (0.7, 0.7, 1.25)
+PATCH_MM = 48
+
+
+def make_volume(folder: Path, size: tuple[int, int, int]) -> None:
+    """Write a noisy chest-like volume (int16 HU) in all four formats."""
+    import SimpleITK as sitk
+
+    rng = np.random.default_rng(0)
+    ni, nj, nk = size
+    y, x = np.meshgrid(np.linspace(-1, 1, nj), np.linspace(-1, 1, ni), indexing="ij")
+    body = np.where((x / 0.9) ** 2 + (y / 0.7) ** 2 < 1, 40, -1000)
+    for side in (-0.42, 0.42):
+        body[((x - side) / 0.3) ** 2 + (y / 0.5) ** 2 < 1] = -850
+    array = np.empty((nk, nj, ni), np.int16)
+    for plane in array:
+        plane[:] = np.clip(body + rng.normal(0, 15, body.shape), -1024, None)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(SPACING)
+    for name, packed in FILES.items():
+        sitk.WriteImage(image, str(folder / name), useCompression=packed)
+
+
+def seed_of(size: tuple[int, int, int], where: float) -> np.ndarray:
+    """Return a seed in the middle of the slices, at a share `where` of the scan's height."""
+    last = np.array(size) - 1.0
+    return last * (0.5, 0.5, where) * SPACING
+
+
+def memory_mb() -> float:
+    """Return the largest memory that this process has held so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run_monai(path: str, seed: np.ndarray, repeats: int) -> dict:
+    """Time the MONAI chain; the first run counts, as it would in a loop over scans."""
+    import SimpleITK as sitk
+    from monai.data import MetaTensor
+    from monai.data.image_reader import ImageReader
+    from monai.transforms import (
+        LoadImage,
+        Orientation,
+        ScaleIntensityRange,
+        Spacing,
+        SpatialCrop,
+        SpatialPad,
+    )
+
+    class Reader(ImageReader):
+        """SimpleITK behind MONAI's LoadImage."""
+
+        def verify_suffix(self, filename):
+            return True
+
+        def read(self, data, **kwargs):
+            return sitk.ReadImage(str(data[0]))
+
+        def get_data(self, img):
+            affine = np.eye(4)
+            affine[:3, :3] = np.reshape(img.GetDirection(), (3, 3)) * img.GetSpacing()
+            affine[:3, 3] = img.GetOrigin()
+            affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+            array = sitk.GetArrayFromImage(img).transpose(2, 1, 0)
+            return array, {"affine": affine, "original_channel_dim": float("nan")}
+
+    load = LoadImage(reader=Reader(), image_only=True, ensure_channel_first=True)
+    turn = Orientation("LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
+    resample = Spacing((1, 1, 1), diagonal=True, mode="bilinear", padding_mode="zeros")
+    scale = ScaleIntensityRange(-1024, 2048, 0, 1, clip=True)
+    pad = SpatialPad((PATCH_MM,) * 3)
+    before, seconds = memory_mb(), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        grid: MetaTensor = resample(turn(load(path)))
+        ras = np.array([-seed[0], -seed[1], seed[2], 1.0])
+        centre = np.trunc(np.linalg.inv(grid.affine.numpy()) @ ras)[:3].astype(int)
+        low = np.maximum(centre - PATCH_MM // 2, 0)
+        high = np.minimum(centre + PATCH_MM // 2, grid.shape[1:])
+        cube = SpatialCrop(roi_start=low.tolist(), roi_end=high.tolist())(grid)
+        patch = pad(scale(cube))[0].numpy()
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds, "before_mb": before, "peak_mb": memory_mb(), "patch": patch}
+
+
+def run_book(path: str, seed: np.ndarray, repeats: int) -> dict:
+    """Time `extract_patch`, after one call that pays for imports."""
+    from tumorbench_utils.patches import PatchSpec, extract_patch
+
+    spec, seconds = PatchSpec("RAS", size=(PATCH_MM,) * 3), []
+    before = memory_mb()
+    patch = extract_patch(path, seed, spec)
+    for _ in range(repeats):
+        start = time.perf_counter()
+        patch = extract_patch(path, seed, spec)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds, "before_mb": before, "peak_mb": memory_mb(), "patch": patch}
+
+
+def run_further(path: str, seed: np.ndarray, repeats: int) -> dict:
+    """Time what each further patch of a scan costs: more seeds, and more specs per seed."""
+    from tumorbench_utils.patches import PatchSpec, extract_patches
+
+    one = [PatchSpec()]
+    seven = [
+        *(PatchSpec(code) for code in ("SPL", "RAS", "LPS")),
+        *(PatchSpec(code, window_hu=(-1000, 1000)) for code in ("RAS", "LPS")),
+        PatchSpec("RAS", size=(64, 64, 64)),
+        PatchSpec("SLP", (1.5, 0.75, 0.75), (60, 60, 60), (-1000, 1000), (-1, 1)),
+    ]
+    seeds = seed + np.random.default_rng(0).uniform(-40, 40, (20, 3))
+    found = {"seeds": [], "specs": []}
+    for _ in range(repeats):
+        start = time.perf_counter()
+        extract_patches(path, seeds[:1], one)
+        first = time.perf_counter() - start
+        for name, specs in (("seeds", one), ("specs", seven)):
+            start = time.perf_counter()
+            extract_patches(path, seeds, specs)
+            spent = time.perf_counter() - start
+            found[name].append((spent - first) / (len(seeds) * len(specs) - 1))
+    return {f"further_{name}_ms": 1e3 * statistics.median(v) for name, v in found.items()}
+
+
+def in_its_own_process(task: str, path: Path, seed: np.ndarray, repeats: int) -> dict:
+    """Run one task of this file in a new process and return what it found."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "found.npz"
+        request = [task, str(path), json.dumps(seed.tolist()), str(repeats), str(out)]
+        threads = {} if task == "monai" else dict.fromkeys(("OMP_NUM_THREADS",), "1")
+        command = [sys.executable, __file__, "--task", *request]
+        done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{task} on {path.name} failed:\n{done.stderr}")
+        with np.load(out) as found:
+            return {key: found[key] for key in found.files}
+
+
+def compare(folder: Path, size: tuple[int, int, int], repeats: int, chain_repeats: int) -> dict:
+    """Return one row per format, and the cost of further patches."""
+    make_volume(folder, size)
+    seed, rows = seed_of(size, 0.5), []
+    for path in (folder / name for name in FILES):
+        chain = in_its_own_process("monai", path, seed, chain_repeats)
+        book = in_its_own_process("book", path, seed, repeats)
+        last = in_its_own_process("book", path, seed_of(size, 1.0), repeats)
+        whole, direct, end = (float(np.median(found["seconds"])) for found in (chain, book, last))
+        rows.append(
+            {
+                "format": path.name[1:],
+                "monai_s": whole,
+                "book_ms": 1e3 * direct,
+                "book_last_slice_ms": 1e3 * end,
+                "ratio": whole / direct,
+                "ratio_last_slice": whole / end,
+                "monai_peak_mb": float(chain["peak_mb"]),
+                "book_peak_mb": float(book["peak_mb"]),
+                "memory_ratio": float(chain["peak_mb"] / max(book["peak_mb"], last["peak_mb"])),
+                "largest_difference": float(np.abs(chain["patch"] - book["patch"]).max()),
+            }
+        )
+        print(f"measured {path.name}", file=sys.stderr)
+    further = in_its_own_process("further", folder / "b.nii", seed, max(3, repeats // 3))
+    return {
+        "size": list(size),
+        "spacing_mm": SPACING,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "rows": rows,
+        **{key: float(value) for key, value in further.items()},
+    }
+
+
+def table(result: dict) -> str:
+    """Return the rows as text."""
+    names = list(result["rows"][0])
+    lines = ["  ".join(f"{name:>18}" for name in names)]
+    for row in result["rows"]:
+        cells = (f"{v:>18.4g}" if isinstance(v, float) else f"{v:>18}" for v in row.values())
+        lines.append("  ".join(cells))
+    lines += [f"{key}: {result[key]:.2f}" for key in result if key.startswith("further")]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 300))
+    parser.add_argument("--repeats", type=int, default=15, help="of the book's way; median")
+    parser.add_argument("--chain-repeats", type=int, default=1, help="of the MONAI chain")
+    parser.add_argument("--task", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.task:
+        task, path, seed, repeats, out = options.task
+        run = {"monai": run_monai, "book": run_book, "further": run_further}[task]
+        np.savez(out, **run(path, np.array(json.loads(seed)), int(repeats)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = tuple(options.size)
+        result = compare(Path(folder), sizes, options.repeats, options.chain_repeats)
+    print(table(result))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
