@@ -10,6 +10,7 @@ from tumorbench_utils.survival.cox import CoxResult, cox, likelihood_ratio_test
 from tumorbench_utils.survival.curves import (
     KaplanMeier,
     TestResult,
+    draw_curves,
     kaplan_meier,
     logrank,
     number_at_risk,
@@ -40,6 +41,7 @@ __all__ = [
     "clinical_table",
     "concordance",
     "cox",
+    "draw_curves",
     "evaluate",
     "integrated_brier",
     "kaplan_meier",

@@ -17,8 +17,8 @@ class ClinicalTable(NamedTuple):
     Attributes
     ----------
     table : DataFrame, index = lesion_id
-        All columns of the cohort; ``time_days`` and ``event`` are those of the endpoint, and
-        ``stage`` is a number.
+        All columns of the cohort; ``time_days`` and ``event`` are those of the endpoint, and the
+        stage or score is a number.
     clinical : list of str
         Covariates that are known without an image: age, sex, and stage or a risk score.
     size : list of str
@@ -36,9 +36,9 @@ class ClinicalTable(NamedTuple):
 def clinical_table(cohort: Cohort, outcome: tuple[str, str] = OUTCOME) -> ClinicalTable:
     """Prepare a cohort for time-to-event analysis.
 
-    Rows without an outcome or with a time of 0 days (no follow-up) are left out and listed. A stage
-    becomes its number: 1 for I, IA or T1a, 4 for IV; its effect is then per stage and linear in the
-    log hazard.
+    Rows without an outcome or with a time of 0 days (no follow-up) are left out and listed. A score
+    becomes a number, and a stage its number: 1 for I, IA or T1a, 4 for IV; its effect is then per
+    step and linear in the log hazard. Sex is in lower case.
 
     Parameters
     ----------
@@ -67,8 +67,19 @@ def clinical_table(cohort: Cohort, outcome: tuple[str, str] = OUTCOME) -> Clinic
     if table.empty:
         raise SurvivalError(f"{cohort.card.title} has no row with a follow-up in {days!r}")
     table["time_days"], table["event"] = table[days].astype(float), table[event].astype(int)
-    if "stage" in table:
-        table["stage"] = np.floor(covariate_score(table, "stage", 1))
-    clinical = [c for c in ("age", "sex", cohort.clinical_column) if c in table]
+    score = cohort.clinical_column
+    if score:
+        table[score] = _number(table, score)
+    if "sex" in table:
+        table["sex"] = table["sex"].str.lower()
+    clinical = [c for c in ("age", "sex", score) if c in table]
     size = [cohort.size_column] if cohort.size_column else []
     return ClinicalTable(table, clinical, size, excluded)
+
+
+def _number(table: pd.DataFrame, column: str) -> pd.Series:
+    """Return a score as numbers, whether it comes as such, as text or as stages."""
+    numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
+    if (numbers.isna() & table[column].notna()).any():
+        return np.floor(covariate_score(table, column, 1))
+    return numbers

@@ -152,6 +152,46 @@ def number_at_risk(time, event, times, group=None) -> pd.DataFrame:
     return pd.DataFrame.from_dict(counts, orient="index", columns=days)
 
 
+def draw_curves(axes, time, event, group=None, ticks=(0, 365, 730, 1095, 1460, 1825)) -> None:
+    """Draw survival curves with 95% bands and, under the axis, the patients at risk.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    time, event : array-like, shape (n,)
+        As for :func:`kaplan_meier`.
+    group : array-like, shape (n,), optional
+        One curve per group, in sorted order; the lines under the axis have the same order.
+    ticks : sequence of float
+        Days; the curves end at the last.
+    """
+    durations, events = outcome(time, event, needs_event=False)
+    names = _groups(time, group, len(durations))
+    for name in _sorted(names):
+        table = kaplan_meier(durations[names == name], events[names == name]).table
+        shown = table[table["time"] <= ticks[-1]]
+        if len(shown) < len(table):  # followed beyond the axis: draw up to its end
+            shown = pd.concat([shown, shown.tail(1).assign(time=float(ticks[-1]))])
+        (line,) = axes.step(shown["time"], shown["survival"], where="post", label=str(name))
+        band = {"step": "post", "alpha": 0.2, "linewidth": 0, "color": line.get_color()}
+        axes.fill_between(shown["time"], shown["low"], shown["high"], **band)
+    at_risk = number_at_risk(durations, events, ticks, names)
+    rows = "\n".join(map(str, at_risk.index))
+    labels = ["\n".join([f"{day:g}", *map(str, at_risk[day])]) for day in at_risk.columns]
+    axes.set_xticks(ticks, labels, fontsize=8)
+    axes.annotate(
+        f"days\n{rows}" if group is not None else "days\nat risk",
+        (0, 0),
+        xytext=(-24, -7),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=8,
+    )
+    axes.set(xlim=(0, ticks[-1]), ylim=(0, 1.02), ylabel="alive")
+
+
 def logrank(time, event, group) -> TestResult:
     """Test whether the survival of two or more groups is the same (log-rank test, lifelines).
 
