@@ -18,6 +18,7 @@ LAYERS = [
     {"probes", "handcrafted", "survival", "robustness", "saliency", "similarity", "pretraining"},
     {"results"},
     {"plots"},
+    {"cohort_pages", "model_pages"},
     {"book"},
     {"cli"},
 ]

@@ -49,7 +49,8 @@ class CohortCard:
     expected : mapping of str to int
         Counts of the released table, exclusions not yet made: ``rows``, ``scans``, ``patients``,
         ``label_0``, ``label_1``, ``label_missing``, the same three with ``reference_`` for the
-        published label, ``used_in_reference`` and, for survival cohorts, ``events``.
+        published label, ``used_in_reference``, for survival cohorts ``events`` and, where rows
+        were dropped before the release, ``rated``: how many there were.
     citation : str
         Key in the bibliography.
     known_problems : tuple of str
@@ -112,6 +113,7 @@ LUNA16 = CohortCard(
     size_column="size_px",
     size_direction=1,
     expected={
+        "rated": 1185,
         "rows": 677,
         "scans": 433,
         "patients": 433,
