@@ -31,7 +31,7 @@ class Tiny(FoundationModel):
 
     def __init__(self, key="tiny", dim=3, log=None, pause=0.0, **spec):
         self.key, self.dim, self.log, self.pause = key, dim, log, pause
-        self.card = SimpleNamespace(file="tiny.pt")
+        self.card = SimpleNamespace(file="tiny.pt", source="nowhere")
         self.spec = PatchSpec(size=(6, 5, 4), **spec)
 
     def network(self, size):
@@ -324,6 +324,7 @@ def test_an_empty_table_is_no_work(cohort, store):
 def test_full_weights_are_asked_for(cohort, store, monkeypatch, tmp_path):
     monkeypatch.setitem(models.MODELS, "tiny", Tiny())
     monkeypatch.delenv("TUMORBENCH_WEIGHTS", raising=False)
+    monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path / "cache"))
     full = cohort_of(cohort.table, "full")
     with pytest.raises(FileNotFoundError, match="TUMORBENCH_WEIGHTS"):
         embed(full, ["tiny"], store)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 
 from tumorbench_utils import files, settings
 from tumorbench_utils.embeddings.code import code_version
-from tumorbench_utils.models import MODELS, FoundationModel, get_model
+from tumorbench_utils.models import MODELS, FoundationModel, get_model, weights
 
 
 @dataclass(frozen=True)
@@ -74,32 +73,26 @@ def default_encoder(model: FoundationModel, edition: str) -> Encoder:
 
     Phantom edition: the compact encoder, with the teaching weights of the book if they are there
     (``data/encoders/KEY.safetensors``), else untrained. Other editions: the full encoder with the
-    released file, ``TUMORBENCH_WEIGHTS/KEY/FILE`` or ``TUMORBENCH_WEIGHTS/FILE``.
+    released file, if :func:`tumorbench_utils.models.weights.find` finds it; nothing is downloaded.
 
     Raises
     ------
     FileNotFoundError
         If the released file is needed and not there.
+    WeightsError
+        If it is not the file that was there before.
     """
     if edition == "phantom":
         shipped = settings.BOOK_ROOT / "data" / "encoders" / f"{model.key}.safetensors"
         return Encoder(model, "compact", shipped if shipped.exists() else None)
-    folder = os.environ.get("TUMORBENCH_WEIGHTS")
-    name = Path(model.card.file).name
-    if not folder:
+    path = weights.find(model.key)
+    if path is None:
         raise FileNotFoundError(
-            f"the {edition} edition needs the released weights of {model.key}: set "
-            f"TUMORBENCH_WEIGHTS to the folder that holds {name!r} (`tumorbench weights` says "
-            "where to get it), or hand over (model, module) pairs"
+            f"the {edition} edition needs the released weights of {model.key} "
+            f"({model.card.file!r}): run `tumorbench weights fetch {model.key}`, put the file into "
+            "the folder TUMORBENCH_WEIGHTS, or hand over (model, module) pairs"
         )
-    places = [Path(folder).expanduser() / model.key / name, Path(folder).expanduser() / name]
-    for place in places:
-        if place.is_file():
-            return Encoder(model, "full", place)
-    raise FileNotFoundError(
-        f"no released weights of {model.key}: neither {places[0]} nor {places[1]} is there "
-        "(`tumorbench weights` says where to get them)"
-    )
+    return Encoder(model, "full", weights.fetch(model.key))
 
 
 def as_encoders(models, edition: str) -> list[Encoder]:

@@ -243,10 +243,12 @@ def fingerprints(table: pd.DataFrame) -> pd.Series:
 def _stamp(path) -> str:
     try:
         parts = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
+        if parts[0].suffix == ".mhd":  # the header alone; the voxels lie beside it
+            parts += [p for p in map(parts[0].with_suffix, (".raw", ".zraw")) if p.exists()]
         stats = [part.stat() for part in parts]
-    except (OSError, TypeError, ValueError):
+    except (OSError, TypeError, ValueError, IndexError):
         return "absent"
-    return f"{sum(s.st_size for s in stats)}:{max((s.st_mtime_ns for s in stats), default=0)}"
+    return f"{sum(s.st_size for s in stats)}:{max(s.st_mtime_ns for s in stats)}"
 
 
 def _held(store, cohort: str, model: str, key: str, data: pd.Series) -> set[str]:
