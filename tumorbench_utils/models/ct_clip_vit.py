@@ -6,6 +6,7 @@ replaces every token by the nearest row of a codebook.
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -131,8 +132,11 @@ class _Codebook(nn.Module):
 
     def nearest(self, tokens: Tensor) -> Tensor:
         """Return the index of the row with the largest cosine for tokens (n, t, width)."""
-        # Which row is nearest is decided in full precision, also under autocast.
-        with torch.autocast(tokens.device.type, enabled=False):
+        # Products of eight bits often name a wrong row, so autocast ends here. It does not know
+        # the meta device, on which shapes are traced.
+        device = tokens.device.type
+        exact = nullcontext() if tokens.is_meta else torch.autocast(device, enabled=False)
+        with exact:
             rows = F.normalize(self.embed[0].float(), dim=-1)
             return (F.normalize(tokens.float(), dim=-1) @ rows.T).argmax(dim=-1)
 

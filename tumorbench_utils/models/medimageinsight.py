@@ -250,8 +250,10 @@ class SliceDaViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map patches (n, 1, d0, d1, d2) to embeddings (n, dim), means of unit vectors."""
         pictures = self.pictures(x)
-        # Slices that are alike, in the padding or in an occluded patch, are embedded once.
-        different, which = pictures.flatten(0, 1).unique(dim=0, return_inverse=True)
+        different, which = pictures.flatten(0, 1), slice(None)
+        if not x.is_meta:
+            # Slices that are alike, in the padding or in an occluded patch, are embedded once.
+            different, which = different.unique(dim=0, return_inverse=True)
         # 36 or 4 slices of the full encoder, which needs about 0.2 GB for each.
         chunk = max(1, 2 ** (23 if x.is_cuda else 20) // self.pixels**2)
         embedded = torch.cat([self.embed_pictures(part) for part in different.split(chunk)])
