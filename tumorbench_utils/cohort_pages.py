@@ -1,19 +1,21 @@
 """What the pages of the cohorts show in common: facts, flow, gallery, leakage and the ruler."""
 
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tumorbench_utils import baselines, plots, settings, splits, stats
+from tumorbench_utils import baselines, plots, results, splits, stats
 from tumorbench_utils.cohorts import COHORTS, Cohort, CohortCard, load_cohort
 from tumorbench_utils.patches import PatchSpec, extract_patches
 from tumorbench_utils.survival import clinical_table, kaplan_meier
 
-#: What a picture shows: 64 mm around the seed; rows run from front to back, columns from the right
-#: to the left of the patient, as a radiologist looks at it.
+#: What is black and what is white in a picture of each organ.
 _WINDOWS_HU = {"lung": (-1100, 300), "kidney": (-120, 240), "liver": (-80, 200)}
+
+_BOOTSTRAP = "patient bootstrap"
 
 
 def facts(card: CohortCard) -> pd.DataFrame:
@@ -111,53 +113,46 @@ def missing(cohort: Cohort) -> pd.DataFrame:
 # --------------------------------------------------------------------------------------- what it is
 
 
-def gallery(cohort: Cohort, n: int = 8) -> pd.DataFrame:
-    """Choose lesions across the range of sizes and classes and cut a picture of each.
+def with_images(cohort: Cohort) -> Cohort:
+    """Return a cohort whose images are there: itself, or in the released edition its twin."""
+    return load_cohort(cohort.card.key, "phantom") if cohort.edition == "released" else cohort
+
+
+def across_sizes(cohort: Cohort, n: int = 8) -> pd.DataFrame:
+    """Choose `n` rows across the range of sizes, half of each class, label 0 first."""
+    table, size = cohort.table, cohort.size_column
+    rows = []
+    for label in (0, 1):
+        group = table[table["label"] == label]
+        group = group.sort_values(size) if size else group
+        at = np.linspace(0.05, 0.95, n // 2) * (len(group) - 1)
+        rows.append(group.iloc[at.round().astype(int)])
+    return pd.concat(rows)
+
+
+def draw_gallery(axes: np.ndarray, cohort: Cohort, rows: pd.DataFrame) -> np.ndarray:
+    """Draw the axial slice through the seed of each row, 64 x 64 mm, one per axes.
+
+    Rows of a picture run from the front to the back of the patient, columns from the right to the
+    left, as a radiologist looks at it.
 
     Parameters
     ----------
+    axes : ndarray of Axes
+        As many as rows.
     cohort : Cohort
-        Its images are read in the phantom and in the full edition; in the released edition there
-        are none, and the lesions are those of the phantom twin.
-    n : int
-        Number of lesions, half of each class where there are two.
-
-    Returns
-    -------
-    DataFrame
-        One row per lesion: ``title`` and ``picture`` (axial slice through the seed, 64 x 64 mm, 0
-        to 1 within a window for the organ). ``attrs["edition"]`` says where the images are from.
+        One whose images are there; see :func:`with_images`.
+    rows : DataFrame
+        Rows of its table.
     """
-    if cohort.edition == "released":
-        cohort = load_cohort(cohort.card.key, "phantom")
-    table, size = cohort.table, cohort.size_column
-    classes = [table[table["label"] == label] for label in (0, 1)]
-    groups = [g for g in classes if len(g)] or [table]
-    rows = []
-    for group in groups:
-        ordered = group.sort_values(size) if size else group
-        at = np.linspace(0.05, 0.95, n // len(groups)) * (len(ordered) - 1)
-        rows.append(ordered.iloc[at.round().astype(int)])
-    chosen = pd.concat(rows)
     window = _WINDOWS_HU[cohort.card.organ]
     spec = PatchSpec("SPL", (1, 1, 1), (64, 64, 64), window)
-    pictures, titles = [], []
-    for row in chosen.to_dict("records"):
+    for one, row in zip(axes.flat, rows.to_dict("records"), strict=True):
         seed = [row["coord_x"], row["coord_y"], row["coord_z"]]
-        pictures.append(extract_patches(row["image_path"], [seed], [spec])[0][0][32])
-        measured = f"{row[size]:.0f} mm" if size == "size_mm" else ""
-        label = "" if pd.isna(row["label"]) else f"label {row['label']}"
-        titles.append(", ".join(filter(None, (label, measured))) or row["lesion_id"])
-    shown = pd.DataFrame({"title": titles, "picture": pictures})
-    shown.attrs["edition"] = cohort.edition
-    return shown
-
-
-def draw_gallery(axes: np.ndarray, shown: pd.DataFrame) -> np.ndarray:
-    """Draw the pictures of :func:`gallery`, one per axes."""
-    for one, row in zip(axes.flat, shown.itertuples(), strict=True):
-        one.imshow(row.picture, vmin=0, vmax=1)
-        one.set_title(row.title, fontsize=8)
+        one.imshow(extract_patches(row["image_path"], [seed], [spec])[0][0][32], vmin=0, vmax=1)
+        label = "" if pd.isna(row["label"]) else f"label {row['label']}, "
+        size = f"{row['size_mm']:.0f} mm" if "size_mm" in row else row["lesion_id"]
+        one.set_title(f"{label}{size}", fontsize=8)
         one.axis("off")
     return axes
 
@@ -254,7 +249,7 @@ def published_best(name: str) -> pd.Series:
     KeyError
         If the publication has no figure for the cohort.
     """
-    figures = pd.read_csv(settings.BOOK_ROOT / "data" / "published" / "knn_auc.csv")
+    figures = results.published("knn_auc")
     first = figures["release"] == figures["release"].min()
     there = figures[first & (figures["cohort"] == name)]
     if there.empty:
@@ -268,37 +263,44 @@ def comparison(cohort: Cohort) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Rows of :func:`tumorbench_utils.baselines.cohort_baselines`, then, in the phantom edition,
-        the best reachable score (the truth that made the labels), else the best published model.
-        Columns ``name``, ``auc``, ``low``, ``high``, ``n``, ``interval`` (its method).
+        The baselines of :func:`tumorbench_utils.baselines.cohort_baselines`; then, in the phantom
+        edition, the best reachable score (the truth that made the labels); else, where the
+        publication used other rows or labels than this book, the baselines on those, and its best
+        model. Columns ``name``, ``auc``, ``low``, ``high``, ``n`` and ``interval`` (its method).
     """
-    rows = [
-        {
-            "name": f"{row.baseline}: {'' if row.direction > 0 else 'minus '}{row.column}",
-            "auc": row.auc,
-            "low": row.low,
-            "high": row.high,
-            "n": row.n,
-            "interval": "patient bootstrap",
-        }
-        for row in baselines.cohort_baselines(cohort).itertuples()
-    ]
+    rows = _named(baselines.cohort_baselines(cohort))
+    table = cohort.table
     if cohort.edition == "phantom":
-        labelled = cohort.table[cohort.table["label"].notna()]
-        truth = labelled["true_logit"]
-        if cohort.card.has_survival:
-            truth = -labelled["true_log_hazard"]
-        auc, low, high = stats.bootstrap_auc(
-            labelled["label"].astype(int), truth, labelled["patient_id"]
+        labelled = table[table["label"].notna()]
+        survival = cohort.card.has_survival
+        truth = -labelled["true_log_hazard"] if survival else labelled["true_logit"]
+        label, patients = labelled["label"].astype(int), labelled["patient_id"]
+        best = dict(
+            zip(("auc", "low", "high"), stats.bootstrap_auc(label, truth, patients), strict=True)
         )
-        best = {"name": "best reachable (truth)", "auc": auc, "low": low, "high": high}
-        best |= {"n": len(labelled), "interval": "patient bootstrap"}
+        best |= {"name": "best reachable (truth)", "n": len(labelled), "interval": _BOOTSTRAP}
     else:
-        row = published_best(cohort.card.key)
-        best = {"name": f"best published: {row['model']}", "interval": "as published"}
-        best |= {key: row[key] for key in ("auc", "low", "high")}
-        best["n"] = int(cohort.table["used_in_reference"].sum())
-    return pd.DataFrame([*rows, best])
+        used = table[table["used_in_reference"]].assign(label=lambda t: t["label_reference"])
+        if len(used) != table["label"].notna().sum() or (used["label"] != table["label"]).any():
+            as_published = baselines.cohort_baselines(replace(cohort, table=used))
+            rows += _named(as_published, ", published rows and label")
+        found = published_best(cohort.card.key)
+        best = {key: found[key] for key in ("auc", "low", "high")}
+        best |= {"name": f"best published: {found['model']}", "n": len(used)}
+        best["interval"] = "as published"
+    return pd.DataFrame([*rows, best], columns=["name", "auc", "low", "high", "n", "interval"])
+
+
+def _named(made: pd.DataFrame, suffix: str = "") -> list[dict]:
+    """Return baselines as rows of :func:`comparison`."""
+    made = made.assign(
+        name=[
+            f"{row.baseline}: {'' if row.direction > 0 else 'minus '}{row.column}{suffix}"
+            for row in made.itertuples()
+        ],
+        interval=_BOOTSTRAP,
+    )
+    return made[["name", "auc", "low", "high", "n", "interval"]].to_dict("records")
 
 
 def draw_comparison(axes: Axes, rows: pd.DataFrame) -> Axes:
