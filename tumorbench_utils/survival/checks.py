@@ -17,6 +17,8 @@ def _plain(values, name: str) -> np.ndarray:
             f"{name} must be one-dimensional, not of {np.ndim(values)} dimensions: give one value "
             "per patient"
         )
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        return values.astype(float)  # the common case, without the detour
     series = pd.Series(values).reset_index(drop=True)
     numeric = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_complex_dtype(series)
     if series.dtype == object:  # numbers beside None or pd.NA end up here

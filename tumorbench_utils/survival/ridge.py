@@ -14,6 +14,13 @@ import numpy as np
 from tumorbench_utils.survival.checks import SurvivalError
 
 
+def _from_zero(values: np.ndarray) -> np.ndarray:
+    """Return the cumulative sums along the first axis, with a leading 0."""
+    sums = np.zeros((len(values) + 1, *values.shape[1:]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    return sums
+
+
 class RiskSets:
     """The order of events and risk sets of one sample, worked out once for many fits.
 
@@ -41,7 +48,7 @@ class RiskSets:
     def _denominators(self, weight: np.ndarray) -> np.ndarray:
         """Return Efron's sum of hazards over each event's risk set."""
         at_risk = weight[::-1].cumsum()[::-1][self.start]
-        tied = np.r_[0, weight[self.event_rows].cumsum()]
+        tied = _from_zero(weight[self.event_rows])
         return at_risk - self.share * (tied[self.last] - tied[self.first])
 
     def log_likelihood(self, risk: np.ndarray) -> float:
@@ -56,13 +63,13 @@ class RiskSets:
         weight = np.exp(risk - risk.max())
         inverse = 1 / self._denominators(weight)
         # sum over events of 1/phi while a row is at risk, less the share of its own ties
-        total = np.r_[0, inverse.cumsum()][self.passed]
-        shared = np.r_[0, (self.share * inverse).cumsum()]
+        total = _from_zero(inverse)[self.passed]
+        shared = _from_zero(self.share * inverse)
         total[self.event_rows] -= shared[self.last] - shared[self.first]
         load = weight * total
         wx = weight[:, None] * x
         sums = wx[::-1].cumsum(axis=0)[::-1][self.start]
-        tied = np.vstack([np.zeros(x.shape[1]), wx[self.event_rows].cumsum(axis=0)])
+        tied = _from_zero(wx[self.event_rows])
         means = sums - self.share[:, None] * (tied[self.last] - tied[self.first])
         means *= inverse[:, None]
         gradient = (self.seen - load) @ x
