@@ -17,6 +17,7 @@ LAYERS = [
     {"embeddings"},
     {"probes", "handcrafted", "survival", "robustness", "saliency", "similarity", "pretraining"},
     {"results"},
+    {"endpoints"},
     {"plots"},
     {"cohort_pages", "model_pages"},
     {"book"},
