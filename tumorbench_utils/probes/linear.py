@@ -26,14 +26,14 @@ class _Coordinates:
     def __init__(self, X: np.ndarray):
         self.scaler = StandardScaler().fit(X.astype(np.float64))
         scaled = self._scaled(X)
+        self.rows = None
         if X.shape[1] <= len(X):
-            self.axes = None
             self.train = scaled
             return
         values, vectors = np.linalg.eigh(scaled @ scaled.T)
         kept = values > values.max() * len(X) * np.finfo(float).eps
         lengths = np.sqrt(values[kept])
-        self.axes = scaled.T @ (vectors[:, kept] / lengths)
+        self.rows, self.weights = scaled, vectors[:, kept] / lengths
         self.train = vectors[:, kept] * lengths
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ class _Coordinates:
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         scaled = self._scaled(X)
-        return scaled if self.axes is None else scaled @ self.axes
+        return scaled if self.rows is None else (scaled @ self.rows.T) @ self.weights
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):

@@ -1,0 +1,281 @@
+"""A cohort's endpoint as the chapters score it: labels, splits, probes, baselines; kept as files.
+
+An :class:`Endpoint` fixes who is in, which label counts and how lesions are split, for one
+protocol. Everything that it scores stands on the same test lesions and can be compared.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tumorbench_utils import handcrafted, probes, results, settings, splits
+from tumorbench_utils.baselines import covariate_score
+from tumorbench_utils.cohorts import Cohort
+from tumorbench_utils.embeddings import EmbeddingStore, Encoder, embed
+from tumorbench_utils.files import atomic_path, sha256_file
+from tumorbench_utils.models import get_model
+from tumorbench_utils.probes import ProbeResult
+
+#: What a clinician knows without an image, where a cohort has it.
+CLINICAL = ("age", "sex", "stage", "histology", "clinrisk_score")
+
+
+@dataclass(frozen=True, eq=False)
+class Endpoint:
+    """Labels, patients and splits of a cohort under one protocol.
+
+    Attributes
+    ----------
+    cohort : Cohort
+    protocol : {"careful", "published"}
+    table : DataFrame, index ``lesion_id``
+        The lesions that are scored.
+    y : Series of int, index ``lesion_id``
+    groups : Series, index ``lesion_id``
+        Patients.
+    splits : list of Split
+        Positions in `y`.
+    seed : int
+    """
+
+    cohort: Cohort
+    protocol: str
+    table: pd.DataFrame
+    y: pd.Series
+    groups: pd.Series
+    splits: list[splits.Split]
+    seed: int
+
+    def _kept(self, model: str, probe: str, protocol: str, weights, inputs, compute) -> ProbeResult:
+        return results.kept(
+            compute,
+            cohort=self.cohort.card.key,
+            model=model,
+            probe=probe,
+            protocol=protocol,
+            splits="grouped" if self.protocol == "careful" else "reference",
+            seed=self.seed,
+            edition=self.cohort.edition,
+            weights=weights,
+            inputs=[self.y, self.groups, self.splits, *inputs],
+        )
+
+    def probe(
+        self, model: str, X: pd.DataFrame, probe: str = "knn", *, weights: str | None = None
+    ) -> ProbeResult:
+        """Score an embedding by a probe, under the protocol of the endpoint.
+
+        Parameters
+        ----------
+        model : str
+            Name under which the result is kept.
+        X : DataFrame, index ``lesion_id``
+            Features of at least the lesions of the endpoint.
+        probe : {"knn", "linear"}
+        weights : str, optional
+            One of ``plots.WEIGHTS``.
+        """
+        X = X.loc[self.y.index]
+
+        def compute():
+            return probes.run_probe(
+                X, self.y, self.splits, probe, protocol=self.protocol, groups=self.groups
+            )
+
+        return self._kept(model, probe, self.protocol, weights, [X], compute)
+
+    def few_shot(
+        self, model: str, X: pd.DataFrame, shots: Iterable[int], *, weights: str | None = None
+    ) -> dict[int, ProbeResult]:
+        """Score nearest neighbours fitted on a few lesions per class, one result per number."""
+        X = X.loc[self.y.index]
+
+        def compute(count):
+            found = probes.few_shot(X, self.y, self.splits, [count], self.seed, groups=self.groups)
+            return found[count]
+
+        return {
+            n: self._kept(model, f"{n}-shot", "published", weights, [X], lambda n=n: compute(n))
+            for n in shots
+        }
+
+    def score(self, name: str, column: str, direction: int) -> ProbeResult:
+        """Score a covariate as it stands; missing values take its median."""
+        values = covariate_score(self.table, column, direction)
+        values = values.fillna(values.median())
+
+        def compute():
+            return probes.run_score(values, self.y, self.splits, groups=self.groups, name=name)
+
+        return self._kept(name, "score", "unfitted", None, [values], compute)
+
+    def baselines(self) -> dict[str, ProbeResult]:
+        """Score what needs no pre-trained network, as far as the cohort allows.
+
+        Returns
+        -------
+        dict of ProbeResult
+            ``best known`` (phantoms: the true log-odds), ``size``, ``clinical score`` (both
+            unfitted), ``size + clinical`` (logistic regression) and, where there are images,
+            ``handcrafted`` (logistic regression on intensity, shape and texture).
+        """
+        cohort, card = self.cohort, self.cohort.card
+        found = {}
+        if "true_logit" in self.table:
+            found["best known"] = self.score("best known", "true_logit", 1)
+        if cohort.size_column:
+            found["size"] = self.score("size", cohort.size_column, card.size_direction)
+        if cohort.clinical_column:
+            found["clinical score"] = self.score(
+                "clinical score", cohort.clinical_column, card.clinical_direction
+            )
+        covariates = self.covariates()
+        if covariates.shape[1] > 1:
+            found["size + clinical"] = self._linear("size + clinical", covariates)
+        if cohort.edition != "released":
+            found["handcrafted"] = self._linear("handcrafted", handcrafted_features(cohort))
+        return found
+
+    def covariates(self) -> pd.DataFrame:
+        """Return size and clinical covariates as numbers, see ``probes.design``."""
+        known = [self.cohort.size_column, *CLINICAL]
+        known = [name for name in known if name in self.table and self.table[name].notna().any()]
+        return probes.design(self.table, known)
+
+    def _linear(self, name: str, X: pd.DataFrame) -> ProbeResult:
+        X = X.loc[self.y.index]
+
+        def compute():
+            return probes.run_probe(X, self.y, self.splits, "linear", groups=self.groups)
+
+        return self._kept(name, "linear", "careful", None, [X], compute)
+
+    def added_value(
+        self, model: str, X: pd.DataFrame, columns: list[str], *, weights: str | None = None
+    ) -> dict[str, ProbeResult]:
+        """Score nested models: covariates alone, embedding alone, both.
+
+        Parameters
+        ----------
+        model, X, weights
+            As for :meth:`probe`.
+        columns : list of str
+            Covariates of the table.
+        """
+        X, known = X.loc[self.y.index], probes.design(self.table, columns)
+        made: dict[str, ProbeResult] = {}
+
+        def compute(part):
+            if not made:
+                found = probes.added_value(X, known, self.y, self.splits, groups=self.groups)
+                made.update(found)
+            return made[part]
+
+        name = "+".join(columns)
+        return {
+            part: self._kept(
+                model,
+                f"nested {name} {part}",
+                "careful",
+                weights,
+                [X, known],
+                lambda part=part: compute(part),
+            )
+            for part in ("covariates", "embedding", "both")
+        }
+
+
+def endpoint(
+    cohort: Cohort,
+    protocol: str = "careful",
+    *,
+    n_repeats: int = 10,
+    seed: int = 0,
+    lesions: Iterable[str] | None = None,
+) -> Endpoint:
+    """Return the endpoint of a cohort under a protocol.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        One with labels.
+    protocol : {"careful", "published"}
+        ``careful``: every lesion with a label by the rule of the card, splits by patient.
+        ``published``: the lesions and the label of the publication, its ten splits by lesion.
+    n_repeats, seed : int
+        Of the splits by patient.
+    lesions : iterable of str, optional
+        Keep only these, for example those with released features.
+
+    Raises
+    ------
+    ValueError
+        If the cohort has no labels or the protocol is not known.
+    """
+    if protocol not in ("careful", "published"):
+        raise ValueError(settings.unknown("protocol", protocol, ("careful", "published")))
+    table = cohort.table.set_index("lesion_id")
+    if lesions is not None:
+        table = table[table.index.isin(list(lesions))]
+    column = "label" if protocol == "careful" else "label_reference"
+    if protocol == "published" and "used_in_reference" in table:
+        table = table[table["used_in_reference"].astype(bool)]
+    table = table[table[column].notna()]
+    if table.empty:
+        raise ValueError(f"{cohort.card.key} has no labels, so there is no endpoint to predict")
+    y, groups = table[column].astype(int).rename("label"), table["patient_id"]
+    if protocol == "published":
+        seed, made = 10, splits.reference_splits(y)
+    else:
+        made = splits.grouped_splits(
+            pd.DataFrame({"label": y, "patient_id": groups}), n_repeats=n_repeats, seed=seed
+        )
+    return Endpoint(cohort, protocol, table, y, groups, made, seed)
+
+
+def handcrafted_features(cohort: Cohort) -> pd.DataFrame:
+    """Return ``handcrafted.cohort_features``, kept until images, seeds or their code change.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        One whose images are there.
+
+    Returns
+    -------
+    DataFrame, index ``lesion_id``
+    """
+    table = cohort.table[["lesion_id", "image_path", "coord_x", "coord_y", "coord_z"]]
+    images = [Path(path).stat() for path in table["image_path"].unique()]
+    state = [(image.st_size, image.st_mtime_ns) for image in images]
+    code = sha256_file(handcrafted.__file__)
+    digest = results.fingerprint(cohort.card.key, cohort.edition, table, state, code)[:16]
+    path = settings.cache_dir() / "handcrafted" / f"{digest}.parquet"
+    if not path.exists():
+        found = handcrafted.cohort_features(cohort)
+        with atomic_path(path) as part:
+            found.to_parquet(part)
+    return pd.read_parquet(path)
+
+
+def untrained_features(cohort: Cohort, model: str = "models_genesis") -> pd.DataFrame:
+    """Return embeddings by a compact encoder with random weights: what the architecture gives.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        One whose images are there.
+    model : str
+        Whose architecture.
+
+    Returns
+    -------
+    DataFrame, index ``lesion_id``
+    """
+    store = EmbeddingStore(settings.cache_dir() / "untrained")
+    report = embed(cohort, [Encoder(get_model(model))], store, progress=False)
+    if report.failed:
+        raise ValueError(f"{cohort.card.key} could not be embedded whole.\n{report}")
+    return store.read(cohort, model).loc[list(cohort.table["lesion_id"])]
