@@ -237,3 +237,10 @@ def test_merlin_embeddings_have_length_one(compact):
     model = get_model("merlin")
     embeddings = model.encode(compact["merlin"], random_patches(model, 2))
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
+
+
+def test_merlin_shows_the_patch_to_three_equal_channels(compact):
+    convolution = compact["merlin"].conv1
+    x = torch.rand(1, 1, 6, 8, 8)
+    plain = torch.nn.Conv3d.forward(convolution, x.expand(-1, 3, -1, -1, -1))
+    torch.testing.assert_close(convolution(x), plain)

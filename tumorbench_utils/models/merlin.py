@@ -33,6 +33,18 @@ class _Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
 
 
+class _GreyConvolution(nn.Conv3d):
+    """Convolution of three equal channels, of which one is given.
+
+    The release repeats the patch to three channels. One channel with the sum of the three kernels
+    is the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.sum(dim=1, keepdim=True)
+        return F.conv3d(x, kernel, stride=self.stride, padding=self.padding)
+
+
 class InflatedResNet(nn.Module):
     """ResNet whose 2D kernels were repeated along the slices (Carreira & Zisserman 2017).
 
@@ -54,7 +66,7 @@ class InflatedResNet(nn.Module):
     ):
         super().__init__()
         inputs = planes[0]
-        self.conv1 = nn.Conv3d(
+        self.conv1 = _GreyConvolution(
             3, inputs, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False
         )
         self.bn1 = nn.BatchNorm3d(inputs)
@@ -71,11 +83,8 @@ class InflatedResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map patches (n, 1, R, A, S) to embeddings (n, dim) of length one."""
         x = x.permute(0, 1, 4, 2, 3)
-        # The release repeats the patch to three channels. One channel with the sum of the three
-        # kernels is the same.
-        kernel = self.conv1.weight.sum(dim=1, keepdim=True)
-        x = F.conv3d(x, kernel, stride=self.conv1.stride, padding=self.conv1.padding)
-        x = F.max_pool3d(F.relu(self.bn1(x), inplace=True), 3, stride=2, padding=1)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.max_pool3d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = self.contrastive_head(x.mean(dim=(2, 3, 4), keepdim=True))
         return F.normalize(x.flatten(1), dim=1)
