@@ -25,6 +25,7 @@ _EDITION_TEXT = {
     "phantom": "phantom edition: procedural scans, no patients",
     "released": "released edition: tables and features released by the authors",
     "full": "full edition: real scans",
+    "simulation": "simulation: random numbers, no scans",
 }
 
 
@@ -51,8 +52,9 @@ def label(edition: str, weights: str | None = None) -> str:
 
     Parameters
     ----------
-    edition : {"phantom", "released", "full", "published"}
-        Edition of the data; ``"published"`` for figures of the original publication.
+    edition : {"phantom", "released", "full", "published", "simulation"}
+        Edition of the data; ``"published"`` for figures of the original publication,
+        ``"simulation"`` for made-up numbers.
     weights : str, optional
         One of :data:`WEIGHTS`, where a network was used.
     """
@@ -61,7 +63,7 @@ def label(edition: str, weights: str | None = None) -> str:
     elif edition in _EDITION_TEXT:
         text = _EDITION_TEXT[edition]
     else:
-        raise ValueError(unknown("edition", edition, [*EDITIONS, "published"]))
+        raise ValueError(unknown("edition", edition, [*EDITIONS, "published", "simulation"]))
     if weights is None:
         return text
     if weights not in WEIGHTS:
