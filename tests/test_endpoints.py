@@ -90,6 +90,14 @@ def test_baselines_of_a_table_without_images(cohort):
     assert found["size + clinical"].mean > 0.65
 
 
+def test_null_of_either_protocol_is_at_chance_without_a_leak(cohort, X):
+    noise = X.sample(frac=1, random_state=0).set_axis(X.index)
+    for protocol in ("careful", "published"):
+        null = endpoints.endpoint(cohort, protocol).null(noise, n=10)
+        assert null.shape == (10,)
+        assert null.mean() == pytest.approx(0.5, abs=0.06)
+
+
 def test_added_value_is_kept_in_its_parts(cohort, X):
     careful = endpoints.endpoint(cohort, n_repeats=3)
     parts = careful.added_value("fmcib", X, ["size_mm"])

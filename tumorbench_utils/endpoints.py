@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tumorbench_utils import handcrafted, probes, results, settings, splits
@@ -137,6 +138,30 @@ class Endpoint:
         if cohort.edition != "released":
             found["handcrafted"] = self._linear("handcrafted", handcrafted_features(cohort))
         return found
+
+    def null(self, X: pd.DataFrame, probe: str = "knn", *, n: int = 50) -> np.ndarray:
+        """Return mean AUCs of the protocol with labels permuted between patients, shape (n,).
+
+        What lies within their spread is chance; a centre away from 0.5 is leakage. See
+        ``probes.permutation_null``.
+        """
+
+        def make_splits(labels):
+            if self.protocol == "published":
+                return splits.reference_splits(labels)
+            table = pd.DataFrame({"label": labels, "patient_id": self.groups.to_numpy()})
+            return splits.grouped_splits(table, n_repeats=len(self.splits), seed=self.seed)
+
+        return probes.permutation_null(
+            X.loc[self.y.index],
+            self.y,
+            make_splits,
+            probe,
+            protocol=self.protocol,
+            groups=self.groups,
+            n=n,
+            seed=self.seed,
+        )
 
     def covariates(self) -> pd.DataFrame:
         """Return size and clinical covariates as numbers, see ``probes.design``."""
