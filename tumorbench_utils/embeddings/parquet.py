@@ -4,6 +4,7 @@ The checksum fills a slot of fixed width: the file is hashed with zeros in the s
 is filled. So there is no second file that could get out of step with this one.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -44,6 +45,11 @@ class Entry(NamedTuple):
     data: pd.Series
     meta: dict
     version: str
+
+
+@functools.cache
+def _package_version() -> str:
+    return metadata.version("tumorbench-utils")
 
 
 def key_of(meta: Mapping, dim: int) -> str:
@@ -110,7 +116,7 @@ def write_file(path: Path, frame: pd.DataFrame, meta: Mapping, data: pd.Series) 
     )
     header = {
         "format": FORMAT,
-        "package_version": metadata.version("tumorbench-utils"),
+        "package_version": _package_version(),
         "rows": len(frame),
         "dim": dim,
         "meta": meta,

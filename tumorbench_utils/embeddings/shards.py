@@ -44,16 +44,21 @@ Result = tuple[str, list[str], np.ndarray, list[Failure]]
 
 def make_shards(table: pd.DataFrame, wanted: dict[str, set], batch_size: int) -> list[list[Scan]]:
     """Cut the table into shards of whole scans, about one batch each; drop what is done."""
+    lesions, scans = table["lesion_id"].to_list(), table["scan_id"].to_list()
+    seeds = table[["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float)
+    codes, paths = pd.factorize(table["image_path"], use_na_sentinel=False)
+    rows_of: list[list[int]] = [[] for _ in paths]
+    for row, code in enumerate(codes):
+        rows_of[code].append(row)
     shards, shard, count = [], [], 0
-    for path, rows in table.groupby("image_path", sort=False, dropna=False):
-        lesions = rows["lesion_id"].tolist()
+    for path, rows in zip(paths, rows_of, strict=True):
         positions = {
-            model: [n for n, lesion in enumerate(lesions) if lesion in ids]
+            model: [n for n, row in enumerate(rows) if lesions[row] in ids]
             for model, ids in wanted.items()
         }
-        seeds = rows[["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float)
-        shard.append(Scan(path, rows["scan_id"].tolist(), lesions, seeds, positions))
-        count += len(lesions)
+        names = [scans[row] for row in rows], [lesions[row] for row in rows]
+        shard.append(Scan(path, *names, seeds[rows], positions))
+        count += len(rows)
         if count >= batch_size:
             shards.append(shard)
             shard, count = [], 0
