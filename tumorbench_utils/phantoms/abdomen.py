@@ -172,13 +172,12 @@ class Liver:
         self._vessels(rng, volume, grid)
         # Visceral surface: fat, stomach and the upper kidney lie below and medially.
         x, y, z = grid.offsets(-self.centre)
-        d = np.float32(self.below) - z + np.float32(0.45) * np.maximum(x + 60, 0) + 0 * y
-        d = np.maximum(d, x + np.float32(28) - np.float32(0.15) * y + 0 * z)
-        d = d + np.float32(4) * coarse
+        floor = np.float32(self.below) - z + np.float32(0.45) * np.maximum(x + 60, 0)
+        d = np.maximum(floor, x + np.float32(28) - np.float32(0.15) * y)
+        d += np.float32(4) * coarse
         whole = (slice(None),) * 3
         other = np.float32(-100) + np.float32(8) * fine
-        blobs = np.clip((field(rng, grid, 18.0) - np.float32(0.35)) * 6, 0, 1)
-        other = other + np.float32(150) * blobs
+        other += np.float32(150) * np.clip(6 * coarse - np.float32(3), 0, 1)
         fill(volume, whole, -d, other, grid.edge_mm)
         great = np.array([[16.0, 30.0, 300.0], [-22.0, 14.0, 300.0]]) - self.centre
         blood = tubes(grid, great, great - [0, 0, 600], [11, 12], [11, 12])
@@ -191,8 +190,8 @@ class Liver:
     def _vessels(self, rng, volume, grid) -> None:
         """Draw the portal vein and the hepatic veins."""
         for root, n, leaf, largest, shift in (
-            ((-18.0, 8.0, self.below + 30), 170, 0.8, 6.5, 0.0),
-            ((-22.0, 14.0, self.dome[2] - 12), 110, 0.9, 5.0, 6.0),
+            ((-18.0, 8.0, self.below + 30), 170, 1.0, 6.5, 0.0),
+            ((-22.0, 14.0, self.dome[2] - 12), 110, 1.1, 5.0, 6.0),
         ):
             points = self.centre + rng.uniform(-78, 78, (n, 3))
             starts, ends, r0, r1 = tree(points, np.asarray(root), leaf, 0.40, largest)

@@ -211,7 +211,7 @@ class Lung:
 
     def _vessels(self, rng, volume, grid) -> None:
         """Draw the vessels of the lung and the bronchi beside the larger ones."""
-        points = self.centre + rng.uniform(-78, 78, (900, 3))
+        points = self.centre + rng.uniform(-78, 78, (1100, 3))
         points = points[self._holds(points, 2.0)]
         hilum = np.array([self.side * 40.0, 4.0, 0.6 * self.centre[2]])
         starts, ends, r0, r1 = tree(points, hilum, 0.55, 0.40, 7.0)

@@ -58,7 +58,7 @@ def generate(
     folder : path-like, optional
         Folder of this cohort; ``phantoms/NAME`` in the cache folder by default.
     workers : int, optional
-        Threads; one per core by default.
+        Threads; one per core by default, at most 8.
     progress : bool
         Whether to show a bar while scans are made.
 
@@ -72,11 +72,15 @@ def generate(
     ------
     KeyError
         If there is no such cohort.
+    ValueError
+        If ``data/phantoms.yml`` holds what the generator does not understand.
     FileExistsError
         If `folder` holds other things than this cohort.
     OSError
         If the folder cannot be written or the disk is full; nothing half-written is left.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers!r}, it must be at least 1")
     parameters = of_cohort(name)
     target = _folder(name, folder)
     key = fingerprint({**parameters, "generator": _generator()})
@@ -213,14 +217,13 @@ def _make(name: str, parameters: dict, target: Path, key: str, workers, progress
     items = cohorts.plan(name)
     _check_space(items, target)
     dicom = parameters.get("dicom_scans", 0)
-    workers = (
-        workers or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else workers or os.cpu_count()
-    )
+    for left in os.listdir(target.parent):
+        # Left by a process that was killed; with the lock held nobody is writing it.
+        if left.startswith(".part-") and left.endswith(f"-{target.name}"):
+            shutil.rmtree(target.parent / left, ignore_errors=True)
     with files.atomic_path(target) as part:
         part.mkdir()
-        pool = ThreadPoolExecutor(max_workers=workers)
+        pool = ThreadPoolExecutor(max_workers=workers or _cores())
         try:
             jobs = {
                 pool.submit(cohorts.make, item, parameters, part, k < dicom): k
@@ -247,6 +250,12 @@ def _make(name: str, parameters: dict, target: Path, key: str, workers, progress
         manifest = {"cohort": name, "key": key, "files": entries}
         (part / _MANIFEST).write_text(json.dumps(manifest, indent=0), encoding="utf-8")
         (part / _STAMPS).write_text(json.dumps(stamps), encoding="utf-8")
+
+
+def _cores() -> int:
+    """Return the number of cores this process may use, at most 8 (0.3 GB of memory for each)."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    return min(len(usable), 8)
 
 
 def _check_space(items: list, target: Path) -> None:

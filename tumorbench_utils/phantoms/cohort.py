@@ -141,7 +141,16 @@ def sample(name: str, seed: int) -> Planned:
         Key of the cohort whose laws and scanners are used.
     seed : int
         0 or more.
+
+    Raises
+    ------
+    KeyError
+        If there is no such cohort.
+    ValueError
+        If the seed is negative.
     """
+    if seed < 0:
+        raise ValueError(f"seed is {seed!r}, it must be 0 or more")
     parameters = of_cohort(name)
     rows = draw(parameters, 1, stream(parameters, "training", seed, 0)).iloc[:1]
     case = _case(parameters, rows, "training", seed)

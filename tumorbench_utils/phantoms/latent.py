@@ -12,7 +12,7 @@ from scipy.special import expit, logit, ndtr, ndtri
 
 from tumorbench_utils.phantoms.parameters import PHENOTYPE
 
-_WORDS = ("cohort", "training", "simulation")
+_WORDS = ("cohort", "training", "simulation")  # the order is part of the seeds
 
 
 def stream(parameters: dict, namespace: str, *path: int) -> np.random.SeedSequence:
@@ -126,7 +126,10 @@ def draw(parameters: dict, n_patients: int, seed: np.random.SeedSequence) -> pd.
     _outcome(table, parameters, index, rng)
     for name, law in covariates.items():
         if law["law"] == "levels":
-            table[name] = np.array(list(law["levels"]), dtype=object)[table[name].astype(int)]
+            names = list(law["levels"])
+            numbers = all(level.isdecimal() for level in names)
+            levels = pd.Series(names, dtype="Int64" if numbers else object)
+            table[name] = levels[table[name].astype(int)].array
     return table
 
 

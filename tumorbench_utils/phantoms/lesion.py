@@ -8,8 +8,20 @@ from tumorbench_utils.phantoms.primitives import Grid, field, tubes
 
 #: Attenuation (HU) of pure ground glass: half air, half tissue.
 GROUND_GLASS_HU = -620.0
-_NECROSIS_HU = 12.0
+_NECROSIS_HU = 5.0
 _CALCIUM_HU = 650.0
+_LIMITS = (
+    ("diameter_mm", 1, 120),
+    ("lobulation", 0, 1),
+    ("spiculation", 0, 1),
+    ("attenuation_hu", -1000, 1000),
+    ("ground_glass", 0, 1),
+    ("texture_hu", 0, 500),
+    ("texture_length_mm", 0.5, 30),
+    ("necrosis", 0, 1),
+    ("calcification", 0, 1),
+    ("rim_hu", 0, 500),
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,12 @@ class Lesion:
     calcification: float = 0.0
     rim_hu: float = 0.0
     entropy: int = 0
+
+    def __post_init__(self):
+        for name, low, high in _LIMITS:
+            if not low <= getattr(self, name) <= high:
+                value = getattr(self, name)
+                raise ValueError(f"{name} is {value!r}, it must lie between {low} and {high}")
 
     @property
     def mean_hu(self) -> float:
@@ -182,11 +200,13 @@ def draw(lesion: Lesion, centre: np.ndarray, grid: Grid, volume: np.ndarray | No
 
 def _spicules(lesion: Lesion, outline: _Outline, rng) -> tuple:
     """Return the strands that leave the surface, as arguments of :func:`tubes`."""
-    n = round(90 * lesion.spiculation)
-    unit = rng.normal(size=(90, 3))
+    # About one strand per 16 mm2 of surface at the most; thicker and longer on large lesions.
+    dense = 40 + 0.06 * 4 * np.pi * outline.radius**2
+    n = min(round(dense * lesion.spiculation), 400)
+    unit = rng.normal(size=(400, 3))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    bend = rng.normal(0, 0.22, (90, 3))
-    length = rng.uniform(0.3, 1.1, 90) * (1.5 + 0.3 * outline.radius + 6 * lesion.spiculation)
+    bend = rng.normal(0, 0.22, (400, 3))
+    length = rng.uniform(0.3, 1.1, 400) * (1.5 + 0.3 * outline.radius + 6 * lesion.spiculation)
     unit, bend, length = unit[:n], bend[:n], length[:n, None]
     surface = outline.relative(unit.astype(np.float32))[:, None] * outline.radius
     start = unit * 0.85 * surface

@@ -27,6 +27,7 @@ PHENOTYPE = (
     "rim_hu",
 )
 
+_PAIR = {"L": "L", "R": "L", "A": "P", "P": "P", "I": "S", "S": "S"}
 _FORMATS = ("mhd", "nii.gz", "nrrd")
 _ORGANS = ("lung", "kidney", "liver")
 _LAWS = {
@@ -98,6 +99,7 @@ def _check_outcome(outcome: dict, where: str, known: set) -> None:
     kind = outcome.get("kind") if isinstance(outcome, dict) else None
     if kind == "label":
         _check(outcome, where, {"kind", "level", "intercept", "weights"})
+        _numbers({"intercept": outcome["intercept"]}, where)
         if outcome["level"] not in ("lesion", "patient"):
             raise ValueError(f"phantoms.yml, {where}: level must be lesion or patient")
     elif kind == "survival":
@@ -109,6 +111,7 @@ def _check_outcome(outcome: dict, where: str, known: set) -> None:
             raise ValueError(
                 f"phantoms.yml, {where}, follow_up: days must rise from 0, share fall from 1 to 0"
             )
+        _numbers({k: outcome[k] for k in ("shape", "scale", "alive_from")}, where)
         if min(outcome["shape"], outcome["scale"], outcome["alive_from"]) <= 0:
             raise ValueError(f"phantoms.yml, {where}: shape, scale and alive_from must be above 0")
     else:
@@ -133,16 +136,34 @@ def _check_cohort(name: str, cohort: dict, scanners: dict) -> None:
     if cohort["format"] not in _FORMATS:
         hint = settings.unknown("format", cohort["format"], _FORMATS)
         raise ValueError(f"phantoms.yml, {name}: {hint}")
-    if not isinstance(cohort["patients"], int) or cohort["patients"] < 1:
+    if type(cohort["patients"]) is not int or cohort["patients"] < 1:
         raise ValueError(f"phantoms.yml, {name}: patients must be a whole number above 0")
+    axes = cohort["axes"]
+    if not isinstance(axes, str) or sorted("".join(_PAIR.get(c, "?") for c in axes)) != list("LPS"):
+        raise ValueError(
+            f"phantoms.yml, {name}: axes must be one of L or R, one of A or P and one of I or S, "
+            f"in any order, not {axes!r}"
+        )
+    for key, low, high in (("field_mm", 20, 150), ("patient_share", 0, 1)):
+        number = cohort.get(key, low)
+        _numbers({key: number}, name)
+        if not low <= number <= high:
+            raise ValueError(f"phantoms.yml, {name}: {key} must lie between {low} and {high}")
     _shares(cohort["lesions_per_patient"], f"{name}, lesions_per_patient")
     _check(cohort["acquisition"], f"{name}, acquisition", set(), set(scanners))
     for key, settings_ in cohort["acquisition"].items():
         where = f"{name}, acquisition, {key}"
         _check(settings_, where, {"share", "spacing_mm", "slice_mm", "thickness_mm"})
         _numbers(settings_, where)
+        for length in ("spacing_mm", "slice_mm", "thickness_mm"):
+            if settings_[length] <= 0:
+                raise ValueError(f"phantoms.yml, {where}: {length} must be above 0")
     _shares((s["share"] for s in cohort["acquisition"].values()), f"{name}, acquisition")
-    _check(cohort["table_lps"], f"{name}, table_lps", {"mean", "sd"})
+    table = _check(cohort["table_lps"], f"{name}, table_lps", {"mean", "sd"})
+    for key, values in table.items():
+        if not isinstance(values, list) or len(values) != 3:
+            raise ValueError(f"phantoms.yml, {name}, table_lps, {key}: expected three numbers")
+        _numbers(dict(enumerate(values)), f"{name}, table_lps, {key}")
     _check(cohort["phenotype"], f"{name}, phenotype", {"diameter_mm"}, set(PHENOTYPE))
     laws = {**cohort["phenotype"], **cohort.get("covariates", {})}
     for key, law in laws.items():

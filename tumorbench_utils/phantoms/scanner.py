@@ -11,6 +11,7 @@ from tumorbench_utils.phantoms.abdomen import Kidney, Liver
 from tumorbench_utils.phantoms.anatomy import Lung
 from tumorbench_utils.phantoms.lesion import Lesion, draw
 from tumorbench_utils.phantoms.primitives import Grid
+from tumorbench_utils.settings import unknown
 
 #: The anatomies by organ name.
 ORGANS = {"lung": Lung, "kidney": Kidney, "liver": Liver}
@@ -79,7 +80,7 @@ class Case:
     origin_lps : tuple of float
         Where the table of the scanner puts the middle of the body, LPS mm.
     shift_mm : tuple of float
-        How far the patient lies from the place of the first scan (x, y, z).
+        How far the patient lies from the middle of the scanned cube (x, y, z).
     breath_hu : float
         Change of the lung's attenuation with the depth of breath.
     """
@@ -91,6 +92,12 @@ class Case:
     origin_lps: tuple[float, float, float] = (0.0, 0.0, 0.0)
     shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     breath_hu: float = 0.0
+
+    def __post_init__(self):
+        if self.organ not in ORGANS:
+            raise ValueError(unknown("organ", self.organ, ORGANS))
+        if not self.lesions:
+            raise ValueError("a case needs at least one lesion; scan(..., lesions=False) hides it")
 
     def anatomy(self):
         """Return the anatomy with the places of the lesions."""
@@ -198,7 +205,7 @@ def scan(
     a = acquisition
     shift = np.asarray(case.shift_mm, float)
     slices, side = _axis(a.field_mm, a.slice_mm), _axis(a.field_mm, a.spacing_mm)
-    parts = int(np.ceil(a.slice_mm / 1.5))
+    parts = int(np.ceil(a.slice_mm / 2))
     beyond = int(np.ceil(a.thickness_mm / a.slice_mm * parts))
     planes = _axis(0, 1) + (
         np.arange(-beyond, len(slices) * parts + beyond) - (len(slices) * parts - 1) / 2
@@ -216,7 +223,7 @@ def scan(
     volume = anatomy.render(grid, case.breath_hu)
     profile = _slice_profile(slices, planes, a.thickness_mm)
     inner = slice(margin, margin + len(side))
-    origin = anatomy.centre + shift + np.asarray(case.origin_lps) + [side[0], side[0], slices[0]]
+    origin = anatomy.centre + np.asarray(case.origin_lps) + [side[0], side[0], slices[0]]
     masks, centroids = [], []
     for lesion, position in zip(case.lesions, anatomy.positions, strict=True):
         box, filled = draw(lesion, position, grid, volume if lesions else None)

@@ -34,7 +34,7 @@ def write_image(image: sitk.Image, path: Path, axes: str = "LPS") -> list[Path]:
     OSError
         If the file cannot be written whole.
     """
-    image = sitk.DICOMOrient(image, axes)
+    image = _oriented(image, axes)
     stem = path.name.split(".")[0]
     if path.suffix == ".mhd":
         _write(image, path)
@@ -53,6 +53,25 @@ def write_image(image: sitk.Image, path: Path, axes: str = "LPS") -> list[Path]:
         content = igzip.compress(content, 1, mtime=0)
     path.write_bytes(content)
     return [path]
+
+
+def _oriented(image: sitk.Image, axes: str) -> sitk.Image:
+    """Return an image along LPS with its axes permuted and flipped, as DICOMOrient but faster."""
+    array = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
+    spacing, size = np.array(image.GetSpacing()), np.array(image.GetSize())
+    origin, direction = np.array(image.GetOrigin()), np.zeros((3, 3))
+    order = [next(i for i, pair in enumerate(("LR", "PA", "SI")) if code in pair) for code in axes]
+    for stored, (i, code) in enumerate(zip(order, axes, strict=True)):
+        backwards = code not in "LPS"
+        direction[i, stored] = -1 if backwards else 1
+        if backwards:
+            array = np.flip(array, i)
+            origin[i] += (size[i] - 1) * spacing[i]
+    turned = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(order).transpose(2, 1, 0)))
+    turned.SetSpacing(spacing[order].tolist())
+    turned.SetOrigin(origin.tolist())
+    turned.SetDirection(direction.ravel().tolist())
+    return turned
 
 
 def _write(image: sitk.Image, path: Path) -> None:
