@@ -1,9 +1,9 @@
 """Time and memory of one patch: resampling the whole scan with MONAI against the book's way.
 
-Both cut the same 48 mm cube out of the same file, in processes of their own, one after the other
-in one run. The MONAI chain (LoadImage, Orientation, Spacing, crop, ScaleIntensityRange, pad) may
-use all cores; the book's way uses one. Loading goes through SimpleITK in both, so that the chain
-is not charged for a slower reader. The two patches are compared voxel by voxel.
+Both cut the same 48 mm cube out of the same four files, each in a process of its own, one after the
+other in one run. The MONAI chain (LoadImage, Orientation, Spacing, crop, ScaleIntensityRange, pad)
+may use all cores; the book's way uses one. The chain loads with SimpleITK, which is faster than the
+readers it brings along. The two patches are compared voxel by voxel.
 
     python benchmarks/patches.py --json OUT.json [--size 512 512 300] [--repeats 15]
 """
@@ -52,15 +52,9 @@ def seed_of(size: tuple[int, int, int], where: float) -> np.ndarray:
     return last * (0.5, 0.5, where) * SPACING
 
 
-def memory_mb() -> float:
-    """Return the largest memory that this process has held so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def run_monai(path: str, seed: np.ndarray, repeats: int) -> dict:
-    """Time the MONAI chain; the first run counts, as it would in a loop over scans."""
+def run_monai(folder: Path, seed: np.ndarray, repeats: int) -> dict:
+    """Time the MONAI chain."""
     import SimpleITK as sitk
-    from monai.data import MetaTensor
     from monai.data.image_reader import ImageReader
     from monai.transforms import (
         LoadImage,
@@ -93,35 +87,45 @@ def run_monai(path: str, seed: np.ndarray, repeats: int) -> dict:
     resample = Spacing((1, 1, 1), diagonal=True, mode="bilinear", padding_mode="zeros")
     scale = ScaleIntensityRange(-1024, 2048, 0, 1, clip=True)
     pad = SpatialPad((PATCH_MM,) * 3)
-    before, seconds = memory_mb(), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        grid: MetaTensor = resample(turn(load(path)))
+
+    def cut(path):
+        grid = resample(turn(load(path)))
         ras = np.array([-seed[0], -seed[1], seed[2], 1.0])
         centre = np.trunc(np.linalg.inv(grid.affine.numpy()) @ ras)[:3].astype(int)
         low = np.maximum(centre - PATCH_MM // 2, 0)
         high = np.minimum(centre + PATCH_MM // 2, grid.shape[1:])
         cube = SpatialCrop(roi_start=low.tolist(), roi_end=high.tolist())(grid)
-        patch = pad(scale(cube))[0].numpy()
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "before_mb": before, "peak_mb": memory_mb(), "patch": patch}
+        return pad(scale(cube))[0].numpy()
+
+    return measure(cut, folder, repeats)
 
 
-def run_book(path: str, seed: np.ndarray, repeats: int) -> dict:
-    """Time `extract_patch`, after one call that pays for imports."""
+def run_book(folder: Path, seed: np.ndarray, repeats: int) -> dict:
+    """Time `extract_patch`."""
     from tumorbench_utils.patches import PatchSpec, extract_patch
 
-    spec, seconds = PatchSpec("RAS", size=(PATCH_MM,) * 3), []
-    before = memory_mb()
-    patch = extract_patch(path, seed, spec)
-    for _ in range(repeats):
-        start = time.perf_counter()
-        patch = extract_patch(path, seed, spec)
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "before_mb": before, "peak_mb": memory_mb(), "patch": patch}
+    spec = PatchSpec("RAS", size=(PATCH_MM,) * 3)
+    return measure(lambda path: extract_patch(path, seed, spec), folder, repeats)
 
 
-def run_further(path: str, seed: np.ndarray, repeats: int) -> dict:
+def measure(cut, folder: Path, repeats: int) -> dict:
+    """Return the median seconds of `cut` per file, its patches and the peak memory."""
+    cut(folder / "a.mhd")  # Pays for imports and caches, in both ways.
+    found = {}
+    for name in FILES:
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            patch = cut(folder / name)
+            seconds.append(time.perf_counter() - start)
+        found[f"seconds {name}"] = statistics.median(seconds)
+        found[f"patch {name}"] = patch
+    # The largest memory that this process has held, in MB (Linux counts in kB, macOS in bytes).
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+
+
+def run_further(folder: Path, seed: np.ndarray, repeats: int) -> dict:
     """Time what each further patch of a scan costs: more seeds, and more specs per seed."""
     from tumorbench_utils.patches import PatchSpec, extract_patches
 
@@ -132,65 +136,66 @@ def run_further(path: str, seed: np.ndarray, repeats: int) -> dict:
         PatchSpec("RAS", size=(64, 64, 64)),
         PatchSpec("SLP", (1.5, 0.75, 0.75), (60, 60, 60), (-1000, 1000), (-1, 1)),
     ]
-    seeds = seed + np.random.default_rng(0).uniform(-40, 40, (20, 3))
+    seeds = seed + np.random.default_rng(0).uniform(-20, 20, (20, 3))
     found = {"seeds": [], "specs": []}
     for _ in range(repeats):
         start = time.perf_counter()
-        extract_patches(path, seeds[:1], one)
+        extract_patches(folder / "b.nii", seeds[:1], one)
         first = time.perf_counter() - start
         for name, specs in (("seeds", one), ("specs", seven)):
             start = time.perf_counter()
-            extract_patches(path, seeds, specs)
+            extract_patches(folder / "b.nii", seeds, specs)
             spent = time.perf_counter() - start
             found[name].append((spent - first) / (len(seeds) * len(specs) - 1))
     return {f"further_{name}_ms": 1e3 * statistics.median(v) for name, v in found.items()}
 
 
-def in_its_own_process(task: str, path: Path, seed: np.ndarray, repeats: int) -> dict:
+def in_its_own_process(task: str, folder: Path, seed: np.ndarray, repeats: int) -> dict:
     """Run one task of this file in a new process and return what it found."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "found.npz"
-        request = [task, str(path), json.dumps(seed.tolist()), str(repeats), str(out)]
-        threads = {} if task == "monai" else dict.fromkeys(("OMP_NUM_THREADS",), "1")
-        command = [sys.executable, __file__, "--task", *request]
-        done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{task} on {path.name} failed:\n{done.stderr}")
-        with np.load(out) as found:
-            return {key: found[key] for key in found.files}
+    out = folder / "found.npz"
+    request = [task, str(folder), json.dumps(seed.tolist()), str(repeats), str(out)]
+    threads = {} if task == "monai" else {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--task", *request]
+    done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{task} failed:\n{done.stderr}")
+    with np.load(out) as found:
+        return {key: found[key] for key in found.files}
 
 
 def compare(folder: Path, size: tuple[int, int, int], repeats: int, chain_repeats: int) -> dict:
     """Return one row per format, and the cost of further patches."""
     make_volume(folder, size)
-    seed, rows = seed_of(size, 0.5), []
-    for path in (folder / name for name in FILES):
-        chain = in_its_own_process("monai", path, seed, chain_repeats)
-        book = in_its_own_process("book", path, seed, repeats)
-        last = in_its_own_process("book", path, seed_of(size, 1.0), repeats)
-        whole, direct, end = (float(np.median(found["seconds"])) for found in (chain, book, last))
+    middle = seed_of(size, 0.5)
+    chain = in_its_own_process("monai", folder, middle, chain_repeats)
+    book = in_its_own_process("book", folder, middle, repeats)
+    end = in_its_own_process("book", folder, seed_of(size, 1.0), repeats)
+    rows = []
+    for name in FILES:
+        whole, direct, last = (float(found[f"seconds {name}"]) for found in (chain, book, end))
+        gap = np.abs(chain[f"patch {name}"] - book[f"patch {name}"]).max()
         rows.append(
             {
-                "format": path.name[1:],
+                "format": name[1:],
                 "monai_s": whole,
                 "book_ms": 1e3 * direct,
-                "book_last_slice_ms": 1e3 * end,
+                "book_last_slice_ms": 1e3 * last,
                 "ratio": whole / direct,
-                "ratio_last_slice": whole / end,
-                "monai_peak_mb": float(chain["peak_mb"]),
-                "book_peak_mb": float(book["peak_mb"]),
-                "memory_ratio": float(chain["peak_mb"] / max(book["peak_mb"], last["peak_mb"])),
-                "largest_difference": float(np.abs(chain["patch"] - book["patch"]).max()),
+                "ratio_last_slice": whole / last,
+                "largest_difference": float(gap),
             }
         )
-        print(f"measured {path.name}", file=sys.stderr)
-    further = in_its_own_process("further", folder / "b.nii", seed, max(3, repeats // 3))
+    further = in_its_own_process("further", folder, middle, max(3, repeats // 3))
+    peaks = float(chain["peak_mb"]), max(float(found["peak_mb"]) for found in (book, end))
     return {
         "size": list(size),
         "spacing_mm": SPACING,
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "rows": rows,
+        "monai_peak_mb": peaks[0],
+        "book_peak_mb": peaks[1],
+        "memory_ratio": peaks[0] / peaks[1],
         **{key: float(value) for key, value in further.items()},
     }
 
@@ -202,7 +207,7 @@ def table(result: dict) -> str:
     for row in result["rows"]:
         cells = (f"{v:>18.4g}" if isinstance(v, float) else f"{v:>18}" for v in row.values())
         lines.append("  ".join(cells))
-    lines += [f"{key}: {result[key]:.2f}" for key in result if key.startswith("further")]
+    lines += [f"{key}: {value:.4g}" for key, value in result.items() if isinstance(value, float)]
     return "\n".join(lines)
 
 
@@ -215,9 +220,9 @@ def main() -> None:
     parser.add_argument("--task", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
-        task, path, seed, repeats, out = options.task
+        task, folder, seed, repeats, out = options.task
         run = {"monai": run_monai, "book": run_book, "further": run_further}[task]
-        np.savez(out, **run(path, np.array(json.loads(seed)), int(repeats)))
+        np.savez(out, **run(Path(folder), np.array(json.loads(seed)), int(repeats)))
         return
     with tempfile.TemporaryDirectory() as folder:
         sizes = tuple(options.size)
