@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 #: Parities (d, h, w) of the eight neighbours that the patch merging of MONAI before 1.5 joins. Two
 #: come twice and two never; the released weights were trained with it.
-_LEGACY_ORDER = (
+LEGACY_ORDER = (
     (0, 0, 0),
     (1, 0, 0),
     (0, 1, 0),
@@ -34,7 +34,7 @@ class _LegacyMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, d, h, w, c), all sides even, to (n, d/2, h/2, w/2, 2c)."""
-        parts = [x[:, i::2, j::2, k::2] for i, j, k in _LEGACY_ORDER]
+        parts = [x[:, i::2, j::2, k::2] for i, j, k in LEGACY_ORDER]
         return self.reduction(self.norm(torch.cat(parts, -1)))
 
 
