@@ -168,7 +168,7 @@ def _why_unreadable(path: Path, size: int, message: str) -> str:
     if "Unpickler" in message:
         return f"{path} is a pickle of other things than tensors {_REFUSED}"
     if re.search(
-        r"central directory|zip archive|end of file|EOF|Ran out of input|too small|truncat"
+        r"central directory|zip archive|end of file|EOF|Ran out of input|too small|truncate"
         r"|not fully covered|InvalidHeader|IncompleteMetadata|unexpected pos|out of bounds",
         message,
     ):
