@@ -281,7 +281,8 @@ def comparison(cohort: Cohort) -> pd.DataFrame:
         best |= {"name": "best reachable (truth)", "n": len(labelled), "interval": _BOOTSTRAP}
     else:
         used = table[table["used_in_reference"]].assign(label=lambda t: t["label_reference"])
-        if len(used) != table["label"].notna().sum() or (used["label"] != table["label"]).any():
+        labelled = table[table["label"].notna()]
+        if not used["label"].equals(labelled["label"]):
             as_published = baselines.cohort_baselines(replace(cohort, table=used))
             rows += _named(as_published, ", published rows and label")
         found = published_best(cohort.card.key)
