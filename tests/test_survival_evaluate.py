@@ -249,7 +249,7 @@ BAD = {
     "negative tau": (lambda a: a | {"tau": -1}, "above 0"),
     "groups": (lambda a: a | {"groups": [1, 2]}, "patient of each of the 220 rows"),
     "few events": (
-        lambda a: a | {"event": np.where(np.arange(220) % 30 == 0, 1, 0), "splits": None},
+        lambda a: a | {"event": np.where(np.arange(220) % 50 == 0, 1, 0), "splits": None},
         "too few to choose a penalty",
     ),
 }

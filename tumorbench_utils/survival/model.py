@@ -102,10 +102,11 @@ class RidgeCox:
         return np.r_[np.full(clinical, CLINICAL_PENALTY), np.full(self._features, penalty or 0.0)]
 
     def _choose(self, x, times, events, groups, sets, folds, seed) -> float:
-        if events.sum() < 2 * folds:
+        died = len(np.unique(groups[events]))
+        if died < folds:
             raise SurvivalError(
-                f"{events.sum()} events among the training patients are too few to choose a "
-                f"penalty in {folds} folds; at least {2 * folds} are needed"
+                f"{died} training patients with an event are too few to choose a penalty in "
+                f"{folds} folds"
             )
         fold = patient_folds(events, groups, folds, seed)
         gain = np.zeros(len(PENALTIES))
