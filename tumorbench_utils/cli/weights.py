@@ -18,7 +18,9 @@ def list_weights() -> None:
     from tumorbench_utils.models import weights as store
 
     for name, row in store.overview().iterrows():
-        size = "size not known" if row["bytes"] is store.pd.NA else f"{row['bytes'] / 1e6:,.0f} MB"
+        size = f"size not known, encoder {row['encoder_bytes'] / 1e6:,.0f} MB"
+        if not store.pd.isna(row["bytes"]):
+            size = f"{row['bytes'] / 1e6:,.0f} MB"
         state = "here" if row["here"] else "not here"
         typer.echo(f"{name}: {row['file']} ({size}, {row['access']}, {state})")
         typer.echo(f"    source   {row['source']}")

@@ -145,17 +145,27 @@ def overview() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index ``model``; columns ``file, source, bytes, access, gate, licence, allows, here``.
-        ``bytes`` is the size of the file here, else that on the card, else missing.
+        Index ``model``; columns ``file, source, bytes, encoder_bytes, access, gate, licence,
+        allows, here``. ``bytes`` is the size of the file here, else that on the card, else missing;
+        ``encoder_bytes`` is what the encoder's part of it needs in 32-bit numbers.
     """
-    rows = []
+    rows = {}
     for name, model in models.MODELS.items():
         card, path = model.card, find(name)
         size = path.stat().st_size if path else card.file_bytes
-        rows.append((name, card.file, card.source, size, card.access, card.gate, card.licence))
-        rows[-1] += (card.allows, path is not None)
-    columns = "model file source bytes access gate licence allows here".split()
-    return pd.DataFrame(rows, columns=columns).astype({"bytes": "Int64"}).set_index("model")
+        rows[name] = {
+            "file": card.file,
+            "source": card.source,
+            "bytes": size,
+            "encoder_bytes": 4 * card.parameters,
+            "access": card.access,
+            "gate": card.gate,
+            "licence": card.licence,
+            "allows": card.allows,
+            "here": path is not None,
+        }
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return frame.astype({"bytes": "Int64"})
 
 
 def _cache() -> Path:
