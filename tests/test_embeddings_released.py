@@ -7,6 +7,7 @@ versions of pandas and numpy that its keys name (zlib, base64).
 import base64
 import datetime
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -108,7 +109,7 @@ def test_reads_the_sample_as_unpickling_it_would(reference):
     path = reference / "features" / "luna_upstream_format.pkl"
     frames = embeddings.import_released(path, "luna16")
     with open(path, "rb") as stream:
-        trusted = pickle.load(stream)  # of our own making
+        trusted = pickle.Unpickler(stream).load()  # of our own making
     lengths = {"ct_clip_vit": (1, 2, 3), "pasta": (2, 3, 4), "medimageinsight": (0,)}
     assert len(frames) == 10
     seeds = load_cohort("luna16", "released").table.set_index("lesion_id")
@@ -307,7 +308,7 @@ def test_refuses_what_could_run(tmp_path, attack):
 def test_the_traps_do_run_when_unpickled():
     """The attacks above are real: the usual reader falls for them."""
     Trap.ran = False
-    pickle.loads(ATTACKS["own function"]())
+    pickle.Unpickler(io.BytesIO(ATTACKS["own function"]())).load()
     assert Trap.ran
 
 

@@ -189,8 +189,14 @@ def test_a_change_of_anything_is_noticed(cohort, store, tmp_path, monkeypatch):
     with torch.no_grad():
         module[1].bias += 1
     assert count(moved) == 15  # the weights
-    monkeypatch.setattr(embeddings.encoders, "code_version", lambda cls: "another")
+    monkeypatch.setattr("tumorbench_utils.embeddings.code.code_version", lambda cls: "another")
     assert count(moved) == 15  # the code
+
+
+def test_another_class_under_a_known_name_can_be_read(cohort, store):
+    model = Tiny("fmcib")
+    embed(cohort, [(model, model.build())], store)
+    assert len(store.read("noise", "fmcib")) == 15
 
 
 def test_images_may_go_once_they_are_embedded(cohort, store):

@@ -16,6 +16,7 @@ import pytest
 
 from tumorbench_utils import embeddings
 from tumorbench_utils.embeddings import parquet
+from tumorbench_utils.embeddings.code import made_by
 from tumorbench_utils.models import MODELS
 
 META = {"weights": "untrained", "patch": {"size": [8, 8, 8]}, "grid": "exact"}
@@ -195,7 +196,10 @@ def test_another_width_never_mixes(store):
 
 
 def test_entries_of_other_code_are_not_read(store):
-    store.write("c", "fmcib", frame(), {**META, "code": "0123456789abcdef"})
+    now = made_by(type(MODELS["fmcib"]))
+    store.write("c", "fmcib", frame(), {**META, **now})
+    assert store.missing("c", "fmcib", ["l0"]) == []
+    store.write("c", "fmcib", frame(), {**META, **now, "code": "0123456789abcdef"})
     with pytest.raises(embeddings.StaleError, match="other code"):
         store.read("c", "fmcib")
     assert store.missing("c", "fmcib", ["l0"]) == ["l0"]

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 
 _PACKAGE = "tumorbench_utils"
@@ -40,16 +41,24 @@ def code_version(model_class: type) -> str:
     return hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()[:16]
 
 
-def code_is_current(model: str, code: str | None) -> bool:
-    """Whether the entry of `model` was made by the code of today.
+def made_by(model_class: type) -> dict[str, str]:
+    """Return what an entry says about the code that made it: ``class`` and ``code``."""
+    name = f"{model_class.__module__}.{model_class.__qualname__}"
+    return {"class": name, "code": code_version(model_class)}
 
-    True if `code` is None (imported features do not depend on it) or if the model is not known.
+
+def code_is_current(model: str, meta: Mapping) -> bool:
+    """Whether the entry of `model` was made by the code of today, as far as can be said.
+
+    True if the entry does not depend on code (imported features), or if `model` is not in the
+    registry or is another class there.
     """
-    if code is None:
+    if "code" not in meta:
         return True
     from tumorbench_utils.models import MODELS
 
-    return model not in MODELS or code == code_version(type(MODELS[model]))
+    now = made_by(type(MODELS[model])) if model in MODELS else {}
+    return now.get("class") != meta.get("class") or now.get("code") == meta["code"]
 
 
 def _is_own(cls: type) -> bool:

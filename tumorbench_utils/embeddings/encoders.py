@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tumorbench_utils import files, settings
-from tumorbench_utils.embeddings.code import code_version
+from tumorbench_utils.embeddings.code import made_by
 from tumorbench_utils.models import MODELS, FoundationModel, get_model, weights
 
 
@@ -45,7 +45,7 @@ class Encoder:
             "model": self.model.key,
             "patch": dataclasses.asdict(self.model.spec),
             "grid": grid,
-            "code": code_version(type(self.model)),
+            **made_by(type(self.model)),
         }
         if self.module is not None:
             return {**facts, "weights": "own", "checkpoint": module_sha256(self.module)}

@@ -181,7 +181,7 @@ class EmbeddingStore:
             raise StaleError(
                 f"{where} were made by other weights, another patch or other code; embed again"
             )
-        if not code_is_current(_name(model), entry.meta.get("code")):
+        if not code_is_current(_name(model), entry.meta):
             raise StaleError(
                 f"{where} were made by version {entry.version} of the package with other code "
                 "for patches or models than now; embed again"
