@@ -19,6 +19,7 @@ from tumorbench_utils.cohorts import (
     images,
     load_cohort,
     read_released_table,
+    zenodo,
 )
 from tumorbench_utils.cohorts.readers import READERS
 from tumorbench_utils.files import sha256_file
@@ -176,7 +177,7 @@ def test_plans_need_no_network_and_no_table(monkeypatch, tmp_path):
         assert set(frame["role"]) <= {"CT", "SEG"}
         assert frame["licence"].notna().all()
         ct = frame[frame["role"] == "CT"]
-        if name in images.ZENODO_RECORDS:
+        if name in zenodo.RECORDS:
             assert ct["patient"].nunique() >= card.expected["patients"] - 1
         else:
             assert ct["patient"].nunique() >= card.expected["patients"]
@@ -293,7 +294,7 @@ def test_full_edition_without_images_says_how_to_get_them(reference, monkeypatch
 
 
 def test_images_from_zenodo(reference, server, data, monkeypatch):
-    monkeypatch.setattr(images, "ZENODO_API", f"{server.url}/api")
+    monkeypatch.setattr(zenodo, "API", f"{server.url}/api")
     (data / "cohorts").mkdir()
     (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
     table = read_released_table("luna16", data / "cohorts" / "released")
@@ -333,17 +334,17 @@ def test_images_from_zenodo(reference, server, data, monkeypatch):
 
 
 def test_scans_that_zenodo_does_not_have(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "ZENODO_API", f"{server.url}/api")
+    monkeypatch.setattr(zenodo, "API", f"{server.url}/api")
     (server.root / "api").mkdir()
     (server.root / "api" / "13799069").write_text(json.dumps({"files": []}))
     table = pd.DataFrame({"scan_id": ["a", "b"], "image_path": ["a.nii.gz", "b.nii.gz"]})
     (tmp_path / "a.nii.gz").touch()
     with pytest.raises(CohortError, match=r"1 of 2 scans are in no file.*b\.nii\.gz"):
-        images._from_zenodo("dlcs", table, tmp_path)
+        zenodo.fetch_scans("dlcs", table, tmp_path)
 
 
 def test_zenodo_without_a_network(reference, data, monkeypatch):
-    monkeypatch.setattr(images, "ZENODO_API", "http://127.0.0.1:9/api")
+    monkeypatch.setattr(zenodo, "API", "http://127.0.0.1:9/api")
     (data / "cohorts").mkdir()
     (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
     with pytest.raises(CohortError, match="no list of the files of Zenodo record 13799069"):
@@ -353,7 +354,7 @@ def test_zenodo_without_a_network(reference, data, monkeypatch):
 def test_damaged_archives_are_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK no zip")
     with pytest.raises(CohortError, match="damaged zip"):
-        images.extract(tmp_path / "a.zip", {"a.mhd"}, tmp_path)
+        zenodo.extract(tmp_path / "a.zip", {"a.mhd"}, tmp_path)
 
 
 def test_scan_lists_cannot_lead_out_of_their_folder(reference, data):

@@ -13,7 +13,9 @@ def _print(title: str, header: list[str], rows: list[list]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*header, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(header):
+        table.add_column(name, no_wrap=i == 0)
     for row in rows:
         table.add_row(*(f"{v:,.1f}" if isinstance(v, float) else str(v) for v in row))
     Console().print(table)
@@ -50,14 +52,16 @@ def fetch(
 @cohorts.command()
 def plan(name: Name) -> None:
     """Say, without a network, which images a cohort needs and how large they are."""
-    from tumorbench_utils.cohorts.images import ZENODO_RECORDS, card, summary
+    from tumorbench_utils.cohorts import card
+    from tumorbench_utils.cohorts.images import summary
+    from tumorbench_utils.cohorts.zenodo import RECORDS
 
     known = card(name)
     frame = summary(name)
     header = ["role", "pairing", "series", "patients", "gigabytes", "licence"]
     _print(f"{known.title}: images", header, frame[header].to_numpy().tolist())
-    if name in ZENODO_RECORDS:
-        records = ", ".join(f"https://zenodo.org/records/{r}" for r in ZENODO_RECORDS[name])
+    if name in RECORDS:
+        records = ", ".join(f"https://zenodo.org/records/{r}" for r in RECORDS[name])
         typer.echo(f"Images come from Zenodo: {records}. Licence: {known.licence}.")
     else:
         typer.echo(f"Images come from the {known.access}. DOI {known.doi}.")

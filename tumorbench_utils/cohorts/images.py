@@ -8,25 +8,20 @@ which scan.
 
 import csv
 import shutil
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import idc_index_data
 import pandas as pd
-import requests
 
+from tumorbench_utils.cohorts import zenodo
 from tumorbench_utils.cohorts.cards import CohortError
-from tumorbench_utils.cohorts.fetch import data_folder, download
+from tumorbench_utils.cohorts.fetch import data_folder
 from tumorbench_utils.cohorts.masks import referenced_series
 from tumorbench_utils.cohorts.registry import card, is_own
 from tumorbench_utils.cohorts.released import read_released_table, released_folder
 from tumorbench_utils.files import atomic_path
-
-#: Zenodo records that hold the images.
-ZENODO_RECORDS = {"luna16": (3723295, 4121926), "dlcs": (13799069,)}
-ZENODO_API = "https://zenodo.org/api/records"
 
 #: The analysis result whose segmentations the published benchmark used, where it is not the
 #: collection's own.
@@ -227,7 +222,10 @@ def fetch_images(name: str) -> Path:
     table = read_released_table(name, released_folder(data, name))
     root = data / "images" / name
     root.mkdir(parents=True, exist_ok=True)
-    scans = _from_zenodo(name, table, root) if name in ZENODO_RECORDS else _from_archive(name, root)
+    if name in zenodo.RECORDS:
+        scans = zenodo.fetch_scans(name, table, root)
+    else:
+        scans = _from_archive(name, root)
     with atomic_path(root / "scans.csv") as part, open(part, "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["scan_id", "path"])
@@ -327,92 +325,3 @@ def _get_from_archive(series: list[str], root: Path) -> None:
         dirTemplate="%SeriesInstanceUID",
         use_s5cmd_sync=True,
     )
-
-
-# ------------------------------------------------------------------------------------------- Zenodo
-
-
-def _from_zenodo(name: str, table: pd.DataFrame, root: Path) -> dict[str, str]:
-    """Download what holds the scans of a table; return the file of each scan."""
-    needed = dict(zip(table["image_path"], table["scan_id"], strict=True))
-    for file in _record_files(ZENODO_RECORDS[name]):
-        absent = {path for path in needed if not _complete(root / path)}
-        if not absent:
-            break
-        if file["key"] in absent:
-            download(file["links"]["self"], root / file["key"], file["checksum"])
-        elif file["key"].endswith(".zip") and _may_hold(root / f"{file['key']}.names", absent):
-            archive = root / file["key"]
-            download(file["links"]["self"], archive, file["checksum"])
-            extract(archive, absent, root)
-            archive.unlink()
-    absent = sorted(path for path in needed if not _complete(root / path))
-    if absent:
-        raise CohortError(
-            f"{root}: {len(absent)} of {len(needed)} scans are in no file of the Zenodo records "
-            f"{', '.join(map(str, ZENODO_RECORDS[name]))}, for example {absent[0]}"
-        )
-    return {scan: path for path, scan in needed.items()}
-
-
-def _may_hold(names: Path, absent: set[str]) -> bool:
-    """Return whether an archive may hold scans, by the list of names that an earlier try left."""
-    return not names.is_file() or bool(absent & set(names.read_text().split("\n")))
-
-
-def _record_files(records: Iterable[int]) -> list[dict]:
-    """Return the files of Zenodo records: name, link and checksum."""
-    files = []
-    for record in records:
-        try:
-            answer = requests.get(f"{ZENODO_API}/{record}", timeout=60)
-            answer.raise_for_status()
-            files += answer.json()["files"]
-        except (requests.RequestException, KeyError, ValueError) as error:
-            raise CohortError(
-                f"no list of the files of Zenodo record {record} ({type(error).__name__}); fetch "
-                "again with a network"
-            ) from None
-    return files
-
-
-def _complete(path: Path) -> bool:
-    """Return whether an image is there, with the file of voxels that a header names."""
-    if not path.is_file():
-        return False
-    return path.suffix != ".mhd" or path.with_suffix(".raw").is_file()
-
-
-def extract(archive: Path, names: set[str], root: Path) -> None:
-    """Take wanted scans out of a zip file, whatever folder they lie in there.
-
-    Parameters
-    ----------
-    archive : Path
-    names : set of str
-        File names, written to `root`; a header's file of voxels comes along.
-    root : Path
-        Only names asked for are written, so nothing in the archive can leave it. What the archive
-        holds is listed in its name + ``.names``.
-
-    Raises
-    ------
-    CohortError
-        If the archive is damaged.
-    """
-    wanted = names | {name[:-4] + ".raw" for name in names if name.endswith(".mhd")}
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = {member.rsplit("/", 1)[-1]: member for member in content.namelist()}
-            # Voxels first: a header without them would look complete.
-            for name in sorted(wanted & set(members), key=lambda n: n.endswith(".mhd")):
-                with (
-                    content.open(members[name]) as source,
-                    atomic_path(root / name) as part,
-                    open(part, "wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise CohortError(
-            f"{archive}: a damaged zip file ({error}); remove it, fetch again"
-        ) from None
