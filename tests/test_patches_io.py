@@ -302,6 +302,20 @@ def test_nifti_without_orientation_is_refused(tmp_path):
     (tmp_path / "a.nii").write_bytes(data)
     with pytest.raises(PatchError, match=r"a\.nii.*orientation"):
         extract_patch(tmp_path / "a.nii", SEED, SPEC)
+    data[:4] = struct.pack("<i", 540)
+    (tmp_path / "a.nii").write_bytes(data)
+    with pytest.raises(PatchError, match=r"a\.nii.*NIfTI-2"):
+        extract_patch(tmp_path / "a.nii", SEED, SPEC)
+
+
+def test_sheared_nifti_is_refused(tmp_path):
+    sitk.WriteImage(scan(), str(tmp_path / "a.nii"))
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    data[252:256] = struct.pack("<2h", 0, 1)  # The sform alone: its first row gets a second entry.
+    data[284:288] = struct.pack("<f", 0.3)
+    (tmp_path / "a.nii").write_bytes(data)
+    with pytest.raises(PatchError, match=r"a\.nii.*right angles"):
+        extract_patch(tmp_path / "a.nii", SEED, SPEC)
 
 
 @pytest.mark.parametrize("suffix", ["nii", "nii.gz", "mhd", "nrrd", None])

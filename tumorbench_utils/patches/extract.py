@@ -1,14 +1,18 @@
 """The two functions that everything else calls."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
+from tumorbench_utils.patches import dicom, formats
 from tumorbench_utils.patches.grid import BenchmarkGrid
 from tumorbench_utils.patches.intensity import check_intensity
 from tumorbench_utils.patches.resample import box_of, sample
 from tumorbench_utils.patches.spec import AXIS_LETTERS, PatchError, PatchSpec
-from tumorbench_utils.patches.volume import name_of, open_volume
+from tumorbench_utils.patches.volume import ImageVolume, Volume, check_header, readable
 from tumorbench_utils.settings import unknown
 
 GRIDS = ("exact", "monai14")
@@ -104,6 +108,38 @@ def extract_patches(
         [_finish(hu[n, spec.spacing_mm, spec.world_size], spec) for spec in specs]
         for n in range(len(points))
     ]
+
+
+def name_of(image) -> str:
+    """Return what an image is called in messages: its path, or "the image"."""
+    return str(image) if isinstance(image, (str, os.PathLike)) else "the image"
+
+
+def open_volume(image) -> Volume:
+    """Open a path or a SimpleITK image.
+
+    Raises
+    ------
+    PatchError
+        If it is neither, does not exist, or is not a 3-D scan that can be read.
+    """
+    if isinstance(image, sitk.Image):
+        check_header(name_of(image), image, image.GetNumberOfComponentsPerPixel())
+        return ImageVolume(name_of(image), image)
+    if not isinstance(image, (str, os.PathLike)) or isinstance(os.fspath(image), bytes):
+        raise PatchError(
+            f"an image must be a path or a SimpleITK image, got {type(image).__name__}; an array "
+            "alone does not say where it lies in space"
+        )
+    path = Path(image)
+    with readable(str(path)):
+        if path.is_dir():
+            return dicom.open_series(path)
+        if not path.exists():
+            raise PatchError(f"{path}: there is no such file; check the path of the scan")
+        if path.stat().st_size == 0:
+            raise PatchError(f"{path}: the file is empty; fetch or convert it again")
+        return formats.open_file(path)
 
 
 def _check_specs(specs) -> list[PatchSpec]:

@@ -68,7 +68,15 @@ def _header(path: Path, reader_name: str):
     reader = sitk.ImageFileReader()
     reader.SetImageIO(reader_name)
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        if "orthonormal" not in str(error):
+            raise
+        raise PatchError(
+            f"{path}: the axes of the image are not at right angles (a sheared affine); resample "
+            "it to a straight grid first"
+        ) from error
     check_header(str(path), reader, reader.GetNumberOfComponents())
     return reader
 
@@ -108,11 +116,14 @@ def _open_nifti(path: Path) -> Volume:
         )
     if len(start) < 352:
         raise PatchError(f"{path}: too short for a NIfTI file; fetch or convert it again")
-    order = next((o for o in "<>" if struct.unpack(o + "i", start[:4])[0] in (348, 540)), None)
+    sizes = {order: struct.unpack(order + "i", start[:4])[0] for order in "<>"}
+    if 540 in sizes.values():
+        raise PatchError(f"{path}: a NIfTI-2 file, which ITK does not read; convert it to NIfTI-1")
+    order = next((order for order, size in sizes.items() if size == 348), None)
     if order is None:
         raise PatchError(f"{path}: not a NIfTI file; check what it is and fetch it again")
     header = _header(path, "NiftiImageIO")
-    if struct.unpack(order + "i", start[:4])[0] != 348 or start[344:348] != b"n+1\0":
+    if start[344:348] != b"n+1\0":
         return _read_whole(path, "NiftiImageIO")
     dims = struct.unpack(order + "8h", start[40:56])
     code, _ = struct.unpack(order + "2h", start[70:74])

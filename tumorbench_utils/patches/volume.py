@@ -5,7 +5,6 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -151,6 +150,7 @@ class StreamVolume(Volume):
     skip : int
         Unpacked bytes before the first voxel.
     wrapper : {"gzip", "zlib"}
+        A zlib stream does not note its length, so it is always read to its end.
     rescale : tuple of 2 floats, optional
         Slope and intercept.
     """
@@ -202,40 +202,6 @@ class StreamVolume(Volume):
             (length,) = struct.unpack("<I", file.read(4))
         expected = self._skip + int(np.prod(self.shape)) * self._stored.itemsize
         return length == expected % (1 << 32)
-
-
-def name_of(image) -> str:
-    """Return what an image is called in messages: its path, or "the image"."""
-    return str(image) if isinstance(image, (str, os.PathLike)) else "the image"
-
-
-def open_volume(image) -> Volume:
-    """Open a path or a SimpleITK image for :func:`tumorbench_utils.patches.extract_patches`.
-
-    Raises
-    ------
-    PatchError
-        If it is neither, does not exist, or is not a 3-D scan that can be read.
-    """
-    from tumorbench_utils.patches import dicom, formats
-
-    if isinstance(image, sitk.Image):
-        check_header(name_of(image), image, image.GetNumberOfComponentsPerPixel())
-        return ImageVolume(name_of(image), image)
-    if not isinstance(image, (str, os.PathLike)) or isinstance(os.fspath(image), bytes):
-        raise PatchError(
-            f"an image must be a path or a SimpleITK image, got {type(image).__name__}; an array "
-            "alone does not say where it lies in space"
-        )
-    path = Path(image)
-    with readable(str(path)):
-        if path.is_dir():
-            return dicom.open_series(path)
-        if not path.exists():
-            raise PatchError(f"{path}: there is no such file; check the path of the scan")
-        if path.stat().st_size == 0:
-            raise PatchError(f"{path}: the file is empty; fetch or convert it again")
-        return formats.open_file(path)
 
 
 def check_header(name: str, header, components: int) -> None:
