@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from tumorbench_utils import settings
 from tumorbench_utils.embeddings.encoders import Encoder, as_encoders
