@@ -74,6 +74,15 @@ def test_missing_compares_the_label_with_and_without_the_covariate():
     assert cohort_pages.missing(make_cohort("rider_lung_ct")).empty
 
 
+def test_anomalies_are_counted_with_an_example():
+    cohort = make_cohort()
+    assert cohort_pages.anomalies(cohort).empty
+    one = {"column": "age", "value": 1.0, "note": "a child"}
+    cohort.table.attrs["anomalies"] = [one | {"lesion_id": lesion} for lesion in ("L03", "L05")]
+    found = cohort_pages.anomalies(cohort).loc[("age", "a child")]
+    assert found.tolist() == [2, "L03"]
+
+
 def test_leakage_of_a_table_in_which_patients_have_two_lesions():
     frame = cohort_pages.leakage(make_cohort(n=120).table)
     published, grouped = frame["share"]

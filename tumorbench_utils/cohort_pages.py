@@ -110,6 +110,20 @@ def missing(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def anomalies(cohort: Cohort) -> pd.DataFrame:
+    """Count the values that the reader found wrong or odd.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by ``column`` and ``note``: how many (``count``) and an ``example``. Empty for
+        phantoms.
+    """
+    listed = cohort.table.attrs.get("anomalies", [])
+    frame = pd.DataFrame(listed, columns=["lesion_id", "column", "value", "note"])
+    return frame.groupby(["column", "note"])["lesion_id"].agg(count="count", example="first")
+
+
 # --------------------------------------------------------------------------------------- what it is
 
 
