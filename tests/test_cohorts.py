@@ -64,6 +64,8 @@ def test_the_seven_cohorts():
         assert card.known_problems and card.citation and card.label_rule
         for column in (card.size_column, card.clinical_column):
             assert column is None or column in card.covariates
+        if card.has_survival:  # label 1 is alive: size and stage speak against it
+            assert card.size_direction == card.clinical_direction == -1
         total = sum(card.expected[f"label_{k}"] for k in ("0", "1", "missing"))
         assert total == card.expected["rows"]
 

@@ -39,7 +39,8 @@ class CohortCard:
         The ruler: column that holds a size. ``size_mm`` is always in millimetres; a size in any
         other unit has another name.
     size_direction : {1, -1}
-        1 if a larger size speaks for label 1, -1 if it speaks against it.
+        1 if a larger size speaks for label 1, -1 if it speaks against it; also where the released
+        table has no size but the phantom twin has.
     clinical_column : str or None
         The clinical score: a covariate that a clinician has without an image model.
     clinical_direction : {1, -1}
@@ -200,6 +201,7 @@ NSCLC_RADIOMICS = CohortCard(
         "m_stage": "0 or 1",
         "histology": "as recorded",
     },
+    size_direction=-1,
     clinical_column="stage",
     clinical_direction=-1,
     expected={
@@ -251,6 +253,7 @@ NSCLC_RADIOGENOMICS = CohortCard(
         "kras": "Mutant, Wildtype or missing",
         "days_ct_to_surgery": "days",
     },
+    size_direction=-1,
     clinical_column="stage",
     clinical_direction=-1,
     exclusions={"R01-038": "the seed lies at the origin of the coordinates, outside the tumour"},
