@@ -296,6 +296,18 @@ def test_ensembles_do_not_lose_the_signal(data, parts, method, protocol):
         assert (chosen["k"], chosen["C"]) in ensembles.STACKING_GRID
 
 
+@pytest.mark.parametrize("protocol", ["careful", "published"])
+def test_the_best_model_is_picked_on_validation_lesions(data, parts, protocol):
+    _, y, _, truth = data
+    noise = pd.DataFrame(np.random.default_rng(9).normal(size=(N, 5)), y.index)
+    both = {"noise": noise, "truth": pd.DataFrame({"x": np.sin(truth / 2), "y": np.cos(truth / 2)})}
+    result = probes.ensemble(both, y, parts, "best", protocol=protocol)
+    alone = probes.run_probe(both["truth"], y, parts, protocol=protocol)
+    assert [chosen["model"] for chosen in result.chosen] == ["truth"] * len(parts)
+    assert [chosen["k"] for chosen in result.chosen] == alone.chosen
+    assert (result.scores == alone.scores).all()
+
+
 def test_published_stacking_scores_the_rows_it_was_fitted_on(monkeypatch):
     """On noise, with nothing to choose: the published inner score sees signal, the other none."""
     monkeypatch.setattr(ensembles, "STACKING_GRID", ((10, 1.0),))

@@ -102,6 +102,28 @@ class Endpoint:
             for n in shots
         }
 
+    def ensemble(
+        self,
+        features: dict[str, pd.DataFrame],
+        method: str,
+        protocol: str = "careful",
+        *,
+        weights: str | None = None,
+    ) -> ProbeResult:
+        """Score several embeddings together, see ``probes.ensemble``; kept under the method's name.
+
+        The splits are those of the endpoint, whatever the protocol of the ensemble.
+        """
+        used = {name: X.loc[self.y.index] for name, X in features.items()}
+
+        def compute():
+            return probes.ensemble(
+                used, self.y, self.splits, method, protocol=protocol, groups=self.groups
+            )
+
+        inputs = [list(used), *used.values()]
+        return self._kept(f"{method} of {len(used)}", "knn", protocol, weights, inputs, compute)
+
     def score(self, name: str, column: str, direction: int) -> ProbeResult:
         """Score a covariate as it stands; missing values take its median."""
         values = covariate_score(self.table, column, direction)
@@ -134,9 +156,9 @@ class Endpoint:
             )
         covariates = self.covariates()
         if covariates.shape[1] > 1:
-            found["size + clinical"] = self._linear("size + clinical", covariates)
+            found["size + clinical"] = self.logistic("size + clinical", covariates)
         if cohort.edition != "released":
-            found["handcrafted"] = self._linear("handcrafted", handcrafted_features(cohort))
+            found["handcrafted"] = self.logistic("handcrafted", handcrafted_features(cohort))
         return found
 
     def null(self, X: pd.DataFrame, probe: str = "knn", *, n: int = 50) -> np.ndarray:
@@ -169,7 +191,16 @@ class Endpoint:
         known = [name for name in known if name in self.table and self.table[name].notna().any()]
         return probes.design(self.table, known)
 
-    def _linear(self, name: str, X: pd.DataFrame) -> ProbeResult:
+    def logistic(self, name: str, X: pd.DataFrame) -> ProbeResult:
+        """Score plain numbers per lesion by the careful linear probe.
+
+        Parameters
+        ----------
+        name : str
+            Name under which the result is kept.
+        X : DataFrame, index ``lesion_id``
+            None missing, see :meth:`covariates`.
+        """
         X = X.loc[self.y.index]
 
         def compute():

@@ -12,10 +12,18 @@ from tumorbench_utils import stats
 from tumorbench_utils.probes import knn
 from tumorbench_utils.probes.inputs import ProbeInput, check_splits, feature_array, probe_input
 from tumorbench_utils.probes.result import ProbeResult
-from tumorbench_utils.probes.run import PROTOCOLS, Runner, careful_shares, rows_to_fit, run_checked
+from tumorbench_utils.probes.run import (
+    PROTOCOLS,
+    Runner,
+    careful_shares,
+    choose_neighbours,
+    rows_to_fit,
+    run_checked,
+    runner,
+)
 from tumorbench_utils.settings import unknown
 
-METHODS = ("alignment", "stacking")
+METHODS = ("alignment", "stacking", "best")
 
 #: Neighbours of a vote, and of the sets whose overlap weights it.
 ALIGNMENT_K = 10
@@ -36,6 +44,9 @@ def ensemble(
     ``stacking``: a logistic regression on the shares of all models; neighbours (5, 10, 15, 25) and
     penalty ``C`` (0.25, 1, 4) are chosen by AUC.
 
+    ``best``: no ensemble but its honest opponent, the single model with the highest validation AUC
+    in each split, by the nearest-neighbour probe of the protocol.
+
     ``protocol="published"``: raw features; alignment over all lesions, test lesions included;
     stacking with balanced classes, whose regression is fitted and chosen on the same validation
     rows. ``"careful"``: scaled features and nothing but training and validation rows; the
@@ -48,13 +59,14 @@ def ensemble(
         Embeddings per model; at least two.
     y, splits, groups
         As for :func:`run_probe`.
-    method : {"alignment", "stacking"}
+    method : {"alignment", "stacking", "best"}
     protocol : {"careful", "published"}
 
     Returns
     -------
     ProbeResult
-        ``chosen`` holds the weights per model, or the neighbours and the penalty.
+        ``chosen`` holds the weights per model; the neighbours and the penalty; or the model and its
+        neighbours.
 
     Raises
     ------
@@ -72,6 +84,8 @@ def ensemble(
     features = [feature_array(dict_of_X[name], y, f"X of {name}") for name in names]
     if method == "alignment":
         fit = _Alignment(names, features, protocol)
+    elif method == "best":
+        fit = _Best(names, features, protocol)
     elif protocol == "published":
         fit = _PublishedStacking(features)
     else:
@@ -135,6 +149,27 @@ class _Alignment:
             ]
         chosen = dict(zip(self.names, weights.astype(float).tolist(), strict=True))
         return chosen, np.average(votes, axis=0, weights=weights)
+
+
+class _Best:
+    def __init__(self, names, features, protocol):
+        self.names, self.features, self.protocol = names, features, protocol
+        self.runners = [runner(ProbeInput(X, *[None] * 3), "knn", protocol) for X in features]
+
+    def __call__(self, data: ProbeInput, split) -> tuple[dict, np.ndarray]:
+        inner = [self._inner_auc(place, data, split) for place in range(len(self.names))]
+        place = int(np.argmax(inner))
+        own = data._replace(X=self.features[place])
+        k, scores = self.runners[place].fit(own, split)
+        return {"model": self.names[place], "k": k, "inner_auc": inner[place]}, scores
+
+    def _inner_auc(self, place: int, data: ProbeInput, split) -> float:
+        if self.protocol == "careful":
+            return choose_neighbours(self.features[place], data.y, split)[1]
+        table = self.runners[place].fit.table
+        _need(knn.K_MAX, split.train)
+        counts = table.counts(split.val, split.train, data.y, knn.K_MAX)
+        return float(knn.auc_per_k(counts, data.y[split.val]).max())
 
 
 def _need(k: int, rows) -> None:

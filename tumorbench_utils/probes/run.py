@@ -214,11 +214,15 @@ def careful_shares(X, y, train, queries, k_max: int) -> np.ndarray:
     return probe.predict_proba_all(scaler.transform(X[queries]), k_max)
 
 
+def choose_neighbours(X, y, split) -> tuple[int, float]:
+    """Return the k with the highest validation AUC, the largest of equals, and that AUC."""
+    inside = careful_shares(X, y, split.train, split.val, min(knn.K_MAX, len(split.train)))
+    area = knn.auc_per_k(inside, y[split.val])
+    return int(np.flatnonzero(area >= area.max() - 1e-12)[-1]) + 1, float(area.max())
+
+
 def _careful_knn(data: ProbeInput, split) -> tuple[int, np.ndarray]:
-    k_max = min(knn.K_MAX, len(split.train))
-    inside = careful_shares(data.X, data.y, split.train, split.val, k_max)
-    area = knn.auc_per_k(inside, data.y[split.val])
-    k = int(np.flatnonzero(area >= area.max() - 1e-12)[-1]) + 1
+    k, _ = choose_neighbours(data.X, data.y, split)
     rows = rows_to_fit(split, "careful")
     return k, careful_shares(data.X, data.y, rows, split.test, k)[:, -1]
 
