@@ -126,8 +126,9 @@ def cases(draw):
         (low, low + draw(st.integers(100, 3000))),
         (bottom, 1.0),
     )
-    away = draw(st.tuples(*[st.floats(-40, 40)] * 3))
-    return image, centre_of(image) + away, spec, draw(st.sampled_from(["exact", "monai14"]))
+    away = np.array(draw(st.tuples(*[st.floats(-1, 1)] * 3)))
+    seed = centre_of(image) + direction @ (away * (np.multiply(size, spacing) / 2 + 4))
+    return image, seed, spec, draw(st.sampled_from(["exact", "monai14"]))
 
 
 @settings(max_examples=250, deadline=None, derandomize=True)
