@@ -48,6 +48,7 @@ class Kidney:
         surface = (tilt.T * semi) @ direction
         outward = rng.uniform(-0.45, 0.45) * radii[0]
         first = middle + surface * max(1 + outward / np.linalg.norm(surface), 0.35)
+        first = wall.inwards(first, 0.95 * radii[0])
         centre = first + rng.uniform(-10, 10, 3)
         draw = rng.normal(size=3)
         return cls(
@@ -146,7 +147,7 @@ class Liver:
         angle = np.deg2rad(rng.uniform(-50, 50))
         radial = np.array([-np.cos(angle), np.sin(angle)])
         rim = 1 / np.hypot(radial[0] / wall.semi[0], radial[1] / wall.semi[1])
-        depth = min(radii[0], 25) + 4 + rng.gamma(2.0, 12.0)
+        depth = radii[0] + 3 + rng.gamma(2.0, 12.0)
         first = np.append(radial * max(rim - depth, 0.4 * rim), rng.uniform(-30, 30))
         centre = first + rng.uniform(-10, 10, 3)
         dome_z = first[2] + radii[0] + 4 + rng.gamma(1.5, 30.0)

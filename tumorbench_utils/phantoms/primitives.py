@@ -178,7 +178,7 @@ def ellipsoid(
 
 def blend(volume: np.ndarray, filled: np.ndarray, hu: float) -> None:
     """Put `hu` into `volume` where `filled` (0 to 1, mostly 0) says how far."""
-    at = np.flatnonzero(filled)
+    at = np.flatnonzero(filled > 0)
     flat, share = volume.reshape(-1), filled.reshape(-1)[at]
     flat[at] += share * (np.float32(hu) - flat[at])
 
