@@ -134,6 +134,15 @@ def test_without_splits_and_without_embedding():
     pd.testing.assert_frame_equal(result.scores, again.scores)
 
 
+def test_covariates_may_be_an_array():
+    _, time, event, covariates, _ = sample()
+    numbers = covariates[["age"]].assign(male=covariates["sex"].eq("male"))
+    splits = splits_of(event, 2)
+    one = evaluate(None, time, event, numbers, splits)
+    two = evaluate(None, time, event, numbers.to_numpy(dtype=float), splits)
+    pd.testing.assert_frame_equal(one.scores, two.scores)
+
+
 def test_a_level_seen_in_the_test_part_only_is_handled():
     _, time, event, covariates, _ = sample()
     splits = splits_of(event)
@@ -209,7 +218,10 @@ BAD = {
     "other length": (lambda a: a | {"X": a["X"][:-1]}, "X has 219 rows"),
     "constant": (lambda a: a | {"X": np.ones((220, 5))}, "constant among the training"),
     "nothing": (lambda a: a | {"X": None, "covariates": None}, "give an embedding"),
-    "covariates as array": (lambda a: a | {"covariates": np.ones((220, 2))}, "must be a DataFrame"),
+    "one covariate without columns": (
+        lambda a: a | {"covariates": np.ones(220)},
+        "DataFrame or an array",
+    ),
     "covariates length": (lambda a: a | {"covariates": a["covariates"][:-1]}, "219 rows"),
     "order": (
         lambda a: a | {"X": pd.DataFrame(a["X"])[::-1], "time": pd.Series(a["time"])},
@@ -272,4 +284,4 @@ def test_refuses(name):
 
 def test_unknown_scores_name_the_known(result):
     with pytest.raises(SurvivalError, match="known are"):
-        result.difference("clinical", "embeding")
+        result.difference("clinical", "embedding alone")

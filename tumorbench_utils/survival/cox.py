@@ -20,7 +20,7 @@ from tumorbench_utils.survival.curves import TestResult
 OUTCOME = ("time_days", "event")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CoxResult:
     """A fitted Cox model.
 

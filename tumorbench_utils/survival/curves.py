@@ -22,7 +22,7 @@ class TestResult(NamedTuple):
     __test__ = False  # no test case for pytest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KaplanMeier:
     """A survival curve as :func:`kaplan_meier` estimates it.
 

@@ -27,7 +27,7 @@ EMBEDDING, CLINICAL, BOTH = "embedding", "clinical", "clinical + embedding"
 KAPLAN_MEIER = "Kaplan-Meier"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SurvivalResult:
     """What :func:`evaluate` found.
 
@@ -122,9 +122,9 @@ def evaluate(
         Embedding. None evaluates the covariates alone.
     time, event : array-like, shape (n,)
         Days, above 0; 1 = event seen, 0 = censored.
-    covariates : DataFrame, shape (n, k), optional
-        Clinical covariates, numeric or categorical, as in :func:`~.cox`. Rows that lack one are
-        left out of all models, and counted.
+    covariates : DataFrame or array, shape (n, k), optional
+        Clinical covariates, numeric or (in a DataFrame) categorical, as in :func:`~.cox`. Rows that
+        lack one are left out of all models, and counted.
     splits : list of Split, optional
         Positions of train, val and test rows. If None, ten patient-grouped splits stratified by
         event.
@@ -274,10 +274,13 @@ def _clinical(covariates, n: int) -> tuple[np.ndarray, pd.Series]:
     """Return covariates as floats with NaN, shape (n, k), and the missing values of each."""
     if covariates is None:
         return np.empty((n, 0)), pd.Series(dtype=int, name="missing")
-    if not isinstance(covariates, pd.DataFrame):
+    if np.ndim(covariates) != 2:
         raise SurvivalError(
-            f"covariates must be a DataFrame with one column each, not {type(covariates).__name__}"
+            "covariates must be a DataFrame or an array with one column each, not of the shape "
+            f"{np.shape(covariates)}"
         )
+    if not isinstance(covariates, pd.DataFrame):
+        covariates = pd.DataFrame(np.asarray(covariates)).add_prefix("covariate ")
     if len(covariates) != n:
         raise SurvivalError(f"covariates has {len(covariates)} rows, time has {n} values")
     x, missing, _ = design(covariates, list(covariates.columns))

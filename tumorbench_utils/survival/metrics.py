@@ -116,8 +116,9 @@ def concordance(time, event, risk, method="harrell", tau=None, *, train=None) ->
 def _count_pairs(times, events, risks, earlier) -> tuple[np.ndarray, np.ndarray]:
     """Return per earlier patient the pairs in the right order and all pairs."""
     right, pairs = np.zeros(len(earlier)), np.zeros(len(earlier))
-    for start in range(0, len(earlier), 512):  # bounds the memory, not the speed
-        block = slice(start, start + 512)
+    size = max(1, 2**22 // len(times))  # bounds the memory
+    for start in range(0, len(earlier), size):
+        block = slice(start, start + size)
         comparable, score = _pairs(times, events, risks, earlier[block])
         right[block], pairs[block] = score.sum(axis=1), comparable.sum(axis=1)
     return right, pairs
