@@ -181,6 +181,7 @@ BAD = {
         ["a", "b"],
         "together separate|separates",
     ),
+    "one time": (change(time_days=5.0, event=1), ["x"], "the same time"),
     "no event": (change(event=0), ["x"], "no event"),
     "no event in complete rows": (
         lambda t: t.assign(x=t["x"].where(t["event"] == 0)),

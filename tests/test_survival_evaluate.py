@@ -134,6 +134,12 @@ def test_without_splits_and_without_embedding():
     pd.testing.assert_frame_equal(result.scores, again.scores)
 
 
+def test_nobody_was_censored():
+    x, time, _, _, _ = sample(n=120)
+    result = evaluate(x, time, np.ones(120))
+    assert result.events == result.n == 120 and not result.scores.isna().any(axis=None)
+
+
 def test_covariates_may_be_an_array():
     _, time, event, covariates, _ = sample()
     numbers = covariates[["age"]].assign(male=covariates["sex"].eq("male"))
@@ -256,6 +262,10 @@ BAD = {
             }
         ),
         "no event among its .* training patients",
+    ),
+    "few rows": (
+        lambda a: {"X": a["X"][:5], "time": a["time"][:5], "event": np.array([1, 0, 1, 0, 1])},
+        "5 rows cannot be split",
     ),
     "tau": (lambda a: a | {"tau": 1e6}, "beyond the training patients"),
     "negative tau": (lambda a: a | {"tau": -1}, "above 0"),

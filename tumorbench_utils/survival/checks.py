@@ -1,6 +1,7 @@
 """Refuse outcomes, risks and horizons that cannot mean what they should."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -20,17 +21,19 @@ def _plain(values, name: str) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         return values.astype(float)  # the common case, without the detour
     series = pd.Series(values).reset_index(drop=True)
-    numeric = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_complex_dtype(series)
     if series.dtype == object:  # numbers beside None or pd.NA end up here
-        numeric = all(
-            value is None
-            or value is pd.NA
-            or (isinstance(value, (int, float, np.number, np.bool_)) and not np.iscomplex(value))
-            for value in series
-        )
-    if not numeric and len(series):
-        raise SurvivalError(f"{name} must hold numbers, not {series.dtype} such as {series[0]!r}")
+        wrong = series[[not (v is None or v is pd.NA or _is_number(v)) for v in series]]
+    elif pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_complex_dtype(series):
+        wrong = series[:0]
+    else:
+        wrong = series
+    if len(wrong):
+        raise SurvivalError(f"{name} must hold numbers, not {wrong.iloc[0]!r} ({series.dtype})")
     return series.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real | np.bool_)
 
 
 def _rows(mask: np.ndarray) -> str:

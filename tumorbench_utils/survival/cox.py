@@ -16,6 +16,7 @@ from scipy.linalg import qr
 
 from tumorbench_utils.survival.checks import SurvivalError, columns, outcome
 from tumorbench_utils.survival.curves import TestResult
+from tumorbench_utils.survival.metrics import concordance
 
 OUTCOME = ("time_days", "event")
 
@@ -116,6 +117,10 @@ def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) 
         )
     _check_design(x, times, events, penalized=penalizer > 0)
     data = x.assign(**{OUTCOME[0]: times, OUTCOME[1]: events})
+    if np.ptp(times) == 0:
+        raise SurvivalError(
+            f"all patients have the same time, {times[0]:g} days: nothing to compare"
+        )
     fit = _fit(data, penalizer)
     summary = fit.summary[
         ["exp(coef)", "exp(coef) lower 95%", "exp(coef) upper 95%", "p", "coef", "se(coef)"]
@@ -124,7 +129,7 @@ def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) 
         _check_finite(summary, x)
     return CoxResult(
         summary=summary.rename_axis("covariate"),
-        concordance=float(fit.concordance_index_),
+        concordance=concordance(times, events, x.to_numpy() @ fit.params_.to_numpy()),
         n=len(x),
         events=int(events.sum()),
         missing=missing,

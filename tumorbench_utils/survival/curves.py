@@ -281,7 +281,8 @@ def rmst_difference(time, event, group, tau: float) -> MeanDifference:
     error = np.sqrt(variance)
     half = sps.norm.ppf(0.975) * error
     p = 2 * sps.norm.sf(abs(difference) / error)
-    return MeanDifference(difference, difference - half, difference + half, float(p), means)
+    low, high = float(difference - half), float(difference + half)
+    return MeanDifference(difference, low, high, float(p), means)
 
 
 def _restricted_mean(times, events, tau, name) -> tuple[float, float]:

@@ -156,8 +156,7 @@ def evaluate(
     patients = _patients(groups, len(times))
     keep = ~np.isnan(clinical).any(axis=1)
     if splits is None:
-        table = pd.DataFrame({"patient_id": patients, "event": events.astype(int)})
-        splits = grouped_splits(table, seed=seed, stratify="event")
+        splits = _draw_splits(patients, events, seed)
     parts = _parts(splits, keep, times, events, patients)
     tau = _tau(tau, times[keep], [times[train].max() for train, _ in parts])
     horizons, skipped = _horizons(parts, times, events, tau)
@@ -306,6 +305,15 @@ def _models(features: np.ndarray, clinical: np.ndarray) -> dict[str, tuple[bool,
     if len(models) == 2:
         models[BOTH] = (True, True)
     return models
+
+
+def _draw_splits(patients: np.ndarray, events: np.ndarray, seed: int) -> list[Split]:
+    """Return ten patient-grouped splits, stratified by event if somebody was censored."""
+    table = pd.DataFrame({"patient_id": patients, "event": events.astype(int)})
+    try:
+        return grouped_splits(table, seed=seed, stratify=None if events.all() else "event")
+    except ValueError as error:
+        raise SurvivalError(f"{len(events)} rows cannot be split: {error}") from error
 
 
 def _parts(splits, keep, times, events, patients) -> list[tuple[np.ndarray, np.ndarray]]:
