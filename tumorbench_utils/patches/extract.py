@@ -88,9 +88,8 @@ def extract_patches(
     specs = _check_specs(specs)
     points = _check_seeds(seeds, name_of(image))
     volume = open_volume(image)
-    grids = {spec.spacing_mm: None for spec in specs}
-    for spacing in grids:
-        grids[spacing] = BenchmarkGrid(volume.affine, volume.shape, spacing)
+    spacings = {spec.spacing_mm for spec in specs}
+    grids = {mm: BenchmarkGrid(volume.affine, volume.shape, mm) for mm in spacings}
     crops = {}
     for n, point in enumerate(points):
         for spec in specs:
