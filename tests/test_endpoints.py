@@ -85,6 +85,7 @@ def test_probes_are_those_of_the_package_and_are_kept(cohort, X):
 def test_baselines_of_a_table_without_images(cohort):
     found = endpoints.endpoint(cohort, n_repeats=3).baselines()
     assert set(found) == {"size", "clinical score", "size + clinical"}
+    assert set(endpoints.endpoint(cohort, n_repeats=3).rulers()) == {"size", "clinical score"}
     # Smaller tumours carry label 1 here, as the card of the cohort says.
     assert found["size"].mean > 0.65
     assert found["size + clinical"].mean > 0.65

@@ -134,6 +134,19 @@ class Endpoint:
 
         return self._kept(name, "score", "unfitted", None, [values], compute)
 
+    def rulers(self) -> dict[str, ProbeResult]:
+        """Score what takes no fit at all: ``size`` and ``clinical score``, where there are any."""
+        cohort, card = self.cohort, self.cohort.card
+        wanted = {
+            "size": (cohort.size_column, card.size_direction),
+            "clinical score": (cohort.clinical_column, card.clinical_direction),
+        }
+        return {
+            name: self.score(name, column, direction)
+            for name, (column, direction) in wanted.items()
+            if column is not None
+        }
+
     def baselines(self) -> dict[str, ProbeResult]:
         """Score what needs no pre-trained network, as far as the cohort allows.
 
@@ -144,21 +157,16 @@ class Endpoint:
             unfitted), ``size + clinical`` (logistic regression) and, where there are images,
             ``handcrafted`` (logistic regression on intensity, shape and texture).
         """
-        cohort, card = self.cohort, self.cohort.card
         found = {}
         if "true_logit" in self.table:
             found["best known"] = self.score("best known", "true_logit", 1)
-        if cohort.size_column:
-            found["size"] = self.score("size", cohort.size_column, card.size_direction)
-        if cohort.clinical_column:
-            found["clinical score"] = self.score(
-                "clinical score", cohort.clinical_column, card.clinical_direction
-            )
+        found |= self.rulers()
         covariates = self.covariates()
         if covariates.shape[1] > 1:
             found["size + clinical"] = self.logistic("size + clinical", covariates)
-        if cohort.edition != "released":
-            found["handcrafted"] = self.logistic("handcrafted", handcrafted_features(cohort))
+        if self.cohort.edition != "released":
+            numbers = handcrafted_features(self.cohort)
+            found["handcrafted"] = self.logistic("handcrafted", numbers)
         return found
 
     def null(self, X: pd.DataFrame, probe: str = "knn", *, n: int = 50) -> np.ndarray:
