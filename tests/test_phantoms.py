@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from tumorbench_utils import cohorts, phantoms, settings
-from tumorbench_utils.phantoms import latent, parameters
+from tumorbench_utils.phantoms import cohort, latent, parameters
 from tumorbench_utils.phantoms.facts import facts
 
 COHORTS = (
@@ -336,6 +336,35 @@ def test_training_cases_are_not_those_of_the_cohort():
 
 
 # Twins and patients
+
+
+def test_cohorts_are_systematic_samples(drawn):
+    pool, n = drawn["luna16"], 200
+    pool = pool[pool["patient"] < 25 * n]
+    taken = cohort._representative(pool, n)
+    assert taken["patient"].unique().tolist() == list(range(n))
+    assert len(taken) / n == pytest.approx(len(pool) / (25 * n), abs=0.03)
+    assert taken["label"].mean() == pytest.approx(pool["label"].mean(), abs=0.03)
+    # Patients come whole, as they are in the pool, and in no telling order.
+    merged = taken.merge(pool, on=["diameter_mm", "true_logit", "size_mm"], suffixes=("", "_pool"))
+    assert len(merged) == len(taken)
+    whole = pool[pool["patient"].isin(merged["patient_pool"])]
+    assert len(whole) == len(taken)
+    one = taken.drop_duplicates("patient")
+    assert abs(sps.spearmanr(one["patient"], one["true_logit"]).statistic) < 0.2
+
+
+@pytest.mark.parametrize("name", WITH_OUTCOME)
+def test_the_cohorts_themselves_are_near_the_facts(name):
+    known = pd.read_csv(settings.BOOK_ROOT / "data" / "published" / "cohort_facts.csv")
+    known = known[known["cohort"] == name].set_index("fact")["value"]
+    twin = facts(pd.concat([p.rows for p in phantoms.plan(name)]))
+    for fact in ("share_label_1", "event_share", "survival_2_years"):
+        if fact in known:
+            assert twin[fact] == pytest.approx(known[fact], abs=0.05), fact
+    if "auc_size" in known:
+        assert twin["auc_size"] == pytest.approx(known["auc_size"], abs=0.05)
+    assert twin["auc_best"] > twin["auc_size"] + 0.02
 
 
 @pytest.mark.parametrize("name", COHORTS)

@@ -13,18 +13,21 @@ that the best reachable AUC and concordance are known. All parameters are in ``d
 
 from tumorbench_utils.phantoms.cache import generate, verify
 from tumorbench_utils.phantoms.cohort import Planned, plan, render, sample
+from tumorbench_utils.phantoms.facts import FACTS, facts
 from tumorbench_utils.phantoms.latent import draw, stream
 from tumorbench_utils.phantoms.lesion import Lesion
 from tumorbench_utils.phantoms.parameters import load, of_cohort
 from tumorbench_utils.phantoms.scanner import Acquisition, Case, Scan, scan
 
 __all__ = [
+    "FACTS",
     "Acquisition",
     "Case",
     "Lesion",
     "Planned",
     "Scan",
     "draw",
+    "facts",
     "generate",
     "load",
     "of_cohort",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from tumorbench_utils import files, settings
 from tumorbench_utils.phantoms import cohort as cohorts

@@ -13,6 +13,9 @@ from tumorbench_utils.phantoms.parameters import PHENOTYPE, of_cohort
 from tumorbench_utils.phantoms.scanner import Acquisition, Case, Scan, scan
 from tumorbench_utils.phantoms.store import write_dicom, write_image
 
+#: A cohort is a systematic sample of one in this many patients.
+_POOL = 25
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -85,6 +88,27 @@ def _retest(parameters: dict, case: Case, number: int) -> Case:
     )
 
 
+def _representative(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Return the lesions of `n` patients of a larger table: a systematic sample.
+
+    The patients are put in order by number of lesions, label, event and size of the largest lesion,
+    and every k-th is taken. All are equally likely to be taken, and the sample repeats the shares
+    of the table better than a random one of the same size. Patients keep their random order.
+    """
+    largest = table.sort_values("diameter_mm", ascending=False, kind="stable")
+    patients = largest.drop_duplicates("patient").sort_values("patient")
+    lesions = table.groupby("patient").size().to_numpy()
+    label, event = (
+        patients[c].astype("Float64").fillna(2).to_numpy(float) for c in ("label", "event")
+    )
+    order = np.lexsort((patients["size_mm"].to_numpy(), event, label, lesions))
+    every = len(order) // n
+    chosen = np.sort(order[every // 2 :: every][:n])
+    rows = table[table["patient"].isin(chosen)].copy()
+    rows["patient"] = np.searchsorted(chosen, rows["patient"])
+    return rows.reset_index(drop=True)
+
+
 def plan(name: str) -> list[Planned]:
     """Return the scans of a cohort without making them; this takes a fraction of a second.
 
@@ -99,7 +123,8 @@ def plan(name: str) -> list[Planned]:
         If there is no such cohort.
     """
     parameters = of_cohort(name)
-    table = draw(parameters, parameters["patients"], stream(parameters, "cohort"))
+    n = parameters["patients"]
+    table = _representative(draw(parameters, _POOL * n, stream(parameters, "cohort")), n)
     sessions = ("test", "retest") if "retest" in parameters else ("",)
     planned = []
     for number, rows in table.groupby("patient"):
@@ -247,7 +272,15 @@ def tidy(rows: list[pd.DataFrame], parameters: dict) -> pd.DataFrame:
         }
     )
     table["manufacturer"] = "Phantom " + table["scanner"]
-    first = ["lesion_id", "patient_id", "scan_id", "image_path", "coord_x", "coord_y", "coord_z"]
+    first = [
+        "lesion_id",
+        "patient_id",
+        "scan_id",
+        "image_path",
+        "coord_x",
+        "coord_y",
+        "coord_z",
+    ]
     first += [
         "label",
         "time_days",
