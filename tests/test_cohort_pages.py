@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from tumorbench_utils import cohort_pages, results
-from tumorbench_utils.cohorts import COHORTS, Cohort
+from tumorbench_utils.cohorts import COHORTS, Cohort, read_released_table
 
 
 def make_cohort(name="c4kc_kits", edition="released", n=60):
@@ -30,38 +30,33 @@ def make_cohort(name="c4kc_kits", edition="released", n=60):
     return Cohort(COHORTS[name], edition, table)
 
 
-def test_flow_names_every_step_that_loses_lesions():
-    cohort = make_cohort()
-    cohort.table.attrs["excluded"] = [{"lesion_id": "L99", "reason": "blurred"}]
-    steps = cohort_pages.flow(cohort)
-    assert steps["step"].tolist() == [
-        "rows of the released table",
-        "lesions in this book",
-        "lesions with a label",
-    ]
-    assert steps["lesions"].tolist() == [61, 60, 54]
-    assert steps["left_out"].tolist() == [1, 6, 0]
-    assert "L99: blurred" in steps["reason"][0] and "two years" in steps["reason"][1]
+FLOW = {
+    "luna16": [1185, 677],
+    "dlcs": [2487, 1714],
+    "nsclc_radiomics": [421, 420],
+    "nsclc_radiogenomics": [144, 143, 133],
+    "c4kc_kits": [210, 134],
+    "colorectal_liver_metastases": [197, 194],
+    "rider_lung_ct": [52],
+}
 
 
-def test_flow_of_the_released_cohorts(reference, monkeypatch):
-    from tumorbench_utils.cohorts import load_cohort
+@pytest.mark.parametrize("name", list(COHORTS))
+def test_flow_names_every_step_that_loses_lesions(name):
+    steps = cohort_pages.flow(COHORTS[name])
+    assert steps["lesions"].tolist() == FLOW[name]
+    assert (-steps["lesions"].diff().dropna() == steps["left_out"][:-1].to_numpy()).all()
+    assert steps["reason"].iloc[:-1].str.len().gt(0).all() and steps["reason"].iloc[-1] == ""
 
-    monkeypatch.setenv("TUMORBENCH_DATA", str(reference))
-    lesions = {}
-    for name in COHORTS:
-        steps = cohort_pages.flow(load_cohort(name, "released"))
-        lesions[name] = steps["lesions"].tolist()
-        assert (-steps["lesions"].diff().dropna() == steps["left_out"][:-1].to_numpy()).all()
-    assert lesions == {
-        "luna16": [1185, 677],
-        "dlcs": [2487, 1714],
-        "nsclc_radiomics": [421, 420],
-        "nsclc_radiogenomics": [144, 143, 133],
-        "c4kc_kits": [210, 134],
-        "colorectal_liver_metastases": [197, 194],
-        "rider_lung_ct": [52],
-    }
+
+def test_flow_is_that_of_the_released_tables(reference):
+    for name, card in COHORTS.items():
+        table = read_released_table(name, reference / "cohorts" / "released")
+        steps = cohort_pages.flow(card)["lesions"].tolist()
+        used = table["used_in_reference"] & table["label"].notna()
+        assert steps[-1] == (used.sum() if used.any() else len(table))
+        if card.exclusions:
+            assert len(table) in steps
 
 
 def test_missing_compares_the_label_with_and_without_the_covariate():
@@ -130,8 +125,6 @@ def test_every_model_and_cohort_has_an_overlap_with_a_reason():
 
 
 def test_lesions_per_patient_are_those_of_the_released_table(reference):
-    from tumorbench_utils.cohorts import read_released_table
-
     table = read_released_table("dlcs", reference / "cohorts" / "released")
     used = table[table["used_in_reference"]]
     patients = used.groupby("patient_id").agg(
@@ -166,7 +159,7 @@ def test_lesions_are_chosen_across_sizes_half_of_each_class():
 def test_figures_take_what_the_tables_hold():
     cohort = make_cohort()
     _, axes = plt.subplots(2, 2)
-    cohort_pages.draw_flow(axes[0, 0], cohort_pages.flow(cohort))
+    cohort_pages.draw_flow(axes[0, 0], cohort_pages.flow(cohort.card))
     cohort_pages.draw_by_label(axes[0, 1], cohort.table, "size_mm")
     cohort_pages.draw_comparison(axes[1, 0], cohort_pages.comparison(cohort))
     # The patient with 0 days of follow-up is left out of the curve.

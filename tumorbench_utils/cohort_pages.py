@@ -37,8 +37,10 @@ def facts(card: CohortCard) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------- who is in
 
 
-def flow(cohort: Cohort) -> pd.DataFrame:
-    """Return who is in a cohort, step by step.
+def flow(card: CohortCard) -> pd.DataFrame:
+    """Return who is in the released cohort, step by step, from the counts of its card.
+
+    The reader holds every released table to these counts, so they are true of it in every edition.
 
     Returns
     -------
@@ -46,27 +48,24 @@ def flow(cohort: Cohort) -> pd.DataFrame:
         One row per step at which lesions are left out, and the last: ``step``, ``lesions`` (that
         are there), ``left_out`` (before the next step) and ``reason``.
     """
-    card, table = cohort.card, cohort.table
-    labelled = table["label"].notna()
-    excluded = table.attrs.get("excluded", [])
+    expected = card.expected
     steps = []
-    if cohort.edition != "phantom":
-        if "rated" in card.expected:
-            steps.append(("rated by three readers", card.expected["rated"], "mean rating of 3"))
-        reasons = "; ".join(f"{row['lesion_id']}: {row['reason']}" for row in excluded)
-        steps.append(("rows of the released table", len(table) + len(excluded), reasons))
-    unlabelled = "lost to follow-up before two years" if card.has_survival else "no label"
-    steps.append(("lesions in this book", len(table), unlabelled))
-    if labelled.any():
-        steps.append(("lesions with a label", int(labelled.sum()), "not used by the publication"))
-        used = labelled & table.get("used_in_reference", True)
-        if used.sum() < labelled.sum():
-            steps.append(("used by the publication", int(used.sum()), ""))
+    if "rated" in expected:
+        steps.append(("rated by three readers", expected["rated"], "mean rating of 3"))
+    reasons = "; ".join(f"{lesion}: {reason}" for lesion, reason in card.exclusions.items())
+    steps.append(("rows of the released table", expected["rows"], reasons))
+    kept = expected["rows"] - len(card.exclusions)
+    labelled = expected["label_0"] + expected["label_1"]
+    steps.append(("lesions in this book", kept, "lost to follow-up before two years"))
+    if labelled:
+        steps.append(("lesions with a label", labelled, "not used by the publication"))
+        if expected["used_in_reference"] < labelled:
+            steps.append(("used by the publication", expected["used_in_reference"], ""))
     frame = pd.DataFrame(steps, columns=["step", "lesions", "reason"])
     frame["left_out"] = frame["lesions"].diff(-1).fillna(0).astype(int)
     frame["reason"] = frame["reason"].where(frame["left_out"] > 0, "")
-    kept = (frame["left_out"] > 0) | (frame.index == len(frame) - 1)
-    return frame.loc[kept, ["step", "lesions", "left_out", "reason"]].reset_index(drop=True)
+    shown = (frame["left_out"] > 0) | (frame.index == len(frame) - 1)
+    return frame.loc[shown, ["step", "lesions", "left_out", "reason"]].reset_index(drop=True)
 
 
 def draw_flow(axes: Axes, steps: pd.DataFrame) -> Axes:
