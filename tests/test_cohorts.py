@@ -529,6 +529,19 @@ def test_a_registered_cohort_is_loaded_by_name(registered, monkeypatch, tmp_path
     assert cohorts.card("mine").title == "Again"
 
 
+def test_phantom_tables_are_checked_and_passed_through(monkeypatch):
+    from tumorbench_utils import phantoms
+
+    made = standard_table(true_logit=[0.1, 0.2, 0.3], size_mm=[5.0, 6.0, 7.0])
+    monkeypatch.setattr(phantoms, "generate", lambda name: made)
+    cohort = cohorts.load_cohort("luna16")
+    assert (cohort.edition, cohort.size_column) == ("phantom", "size_mm")
+    assert cohort.table["true_logit"].tolist() == [0.1, 0.2, 0.3]
+    monkeypatch.setattr(phantoms, "generate", lambda name: made.drop(columns="coord_x"))
+    with pytest.raises(CohortError, match="phantoms luna16: no column 'coord_x'"):
+        cohorts.load_cohort("luna16")
+
+
 def test_register_refuses_what_is_no_cohort(registered):
     card = dataclasses.replace(COHORTS["dlcs"], key="mine")
     with pytest.raises(ValueError, match="cohort of the book"):
