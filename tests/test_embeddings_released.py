@@ -305,6 +305,17 @@ def test_refuses_what_could_run(tmp_path, attack):
     assert not Trap.ran
 
 
+def test_refuses_before_it_needs_a_table(tmp_path, monkeypatch):
+    monkeypatch.delenv("TUMORBENCH_DATA", raising=False)
+    path = tmp_path / "file.pkl"
+    path.write_bytes(ATTACKS["os.system"]())
+    with pytest.raises(embeddings.UnsafeFileError, match="system"):
+        embeddings.import_released(path, "luna16")
+    path.write_bytes(pickle.dumps(content(), 4))
+    with pytest.raises(ValueError, match="TUMORBENCH_DATA"):
+        embeddings.import_released(path, "luna16")
+
+
 def test_the_traps_do_run_when_unpickled():
     """The attacks above are real: the usual reader falls for them."""
     Trap.ran = False

@@ -319,6 +319,13 @@ def test_bad_arguments(cohort, store, monkeypatch):
         embed(cohort_of(cohort.table.drop(columns="coord_z")), ["tiny"], store)
     with pytest.raises(ValueError, match="l0_0"):
         embed(cohort_of(pd.concat([cohort.table] * 2)), ["tiny"], store)
+    with pytest.raises(TypeError, match="EmbeddingStore"):
+        embed(cohort, ["tiny"], "folder")
+    for column, value, match in [("lesion_id", 3, "strings"), ("coord_y", "left", "coord_y")]:
+        table = cohort.table.astype({column: object})
+        table.loc[2, column] = value
+        with pytest.raises(ValueError, match=match):
+            embed(cohort_of(table), ["tiny"], store)
     assert not store.entries()
 
 
@@ -366,6 +373,14 @@ def test_a_full_disk_keeps_what_is_done(cohort, store, monkeypatch):
     monkeypatch.undo()
     report = embed(cohort, pairs(), store, batch_size=3)
     assert len(report.skipped) == 9 and len(report.done) == 21 and store.verify() == []
+
+
+def test_what_killed_writers_left_is_swept_away(cohort, store):
+    embed(cohort, pairs(), store)
+    left = store.root / "noise" / ".part-0123456789ab-a.parquet"
+    left.write_bytes(b"half")
+    embed(cohort, pairs(), store)
+    assert not left.exists() and store.verify() == []
 
 
 def test_damaged_files_are_repaired_and_said(cohort, store):

@@ -18,6 +18,7 @@ from tumorbench_utils import embeddings
 from tumorbench_utils.embeddings import parquet
 from tumorbench_utils.embeddings.code import made_by
 from tumorbench_utils.models import MODELS
+from tumorbench_utils.patches import PatchSpec
 
 META = {"weights": "untrained", "patch": {"size": [8, 8, 8]}, "grid": "exact"}
 
@@ -157,6 +158,13 @@ def test_bad_meta(store):
             store.write("c", "m", frame(), meta)
     with pytest.raises(TypeError, match="mapping"):
         store.write("c", "m", frame(), "untrained")
+
+
+def test_meta_may_hold_specs_paths_and_numbers_of_numpy(store, tmp_path):
+    meta = {"patch": PatchSpec(), "file": tmp_path, "n": np.int64(3), "x": np.float32(0.5)}
+    store.write("c", "m", frame(), meta)
+    got = store.meta("c", "m")
+    assert got["patch"]["size"] == [48, 48, 48] and got["n"] == 3 and got["x"] == 0.5
 
 
 def test_one_string_is_no_list_of_ids(store):

@@ -4,9 +4,11 @@ The checksum fills a slot of fixed width: the file is hashed with zeros in the s
 is filled. So there is no second file that could get out of step with this one.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from importlib import metadata
@@ -59,13 +61,24 @@ def key_of(meta: Mapping, dim: int) -> str:
 
 
 def plain(meta: Mapping) -> dict:
-    """Return `meta` as JSON reads it back."""
+    """Return `meta` as JSON reads it back; specs, paths and numpy's numbers are made plain."""
     if not isinstance(meta, Mapping):
         raise TypeError(f"meta is a mapping, not {type(meta).__name__}")
     try:
-        return json.loads(json.dumps(dict(meta), allow_nan=False, sort_keys=True))
+        text = json.dumps(dict(meta), allow_nan=False, sort_keys=True, default=_plain_value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"meta holds something that JSON cannot: {error}") from None
+    return json.loads(text)
+
+
+def _plain_value(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 def columns(dim: int) -> list[str]:

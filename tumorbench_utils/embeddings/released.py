@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from tumorbench_utils import files, settings
+from tumorbench_utils import cohorts, files, settings
+from tumorbench_utils.cohorts import card
 from tumorbench_utils.embeddings.inert import UnsafeFileError, array, kind_of, read_inert, series
 from tumorbench_utils.embeddings.parquet import columns
 
@@ -97,10 +98,7 @@ def import_released(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no feature file {path}")
-    if table is None:
-        from tumorbench_utils.cohorts import load_cohort
-
-        table = load_cohort(cohort_name, "released").table
+    card(cohort_name)
     try:
         _check_sum(path, sha256)
         content = path.read_bytes()
@@ -110,6 +108,8 @@ def import_released(
                 f"`tumorbench import-released {cohort_name}`"
             )
         entries = _entries(read_inert(content))
+        if table is None:
+            table = cohorts.load_cohort(cohort_name, "released").table
         return _join(entries, table, cohort_name)
     except UnsafeFileError as error:
         raise UnsafeFileError(f"{path}: {error}") from None

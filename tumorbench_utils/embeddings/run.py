@@ -30,7 +30,8 @@ from tumorbench_utils.embeddings.shards import (
 )
 from tumorbench_utils.embeddings.store import EmbeddingStore
 
-#: Patches per forward pass where `embed` is not told; a shard holds about one batch.
+#: Patches per forward pass where `embed` is not told; a shard holds at most as many lesions (but
+#: a whole scan in any case).
 BATCH_SIZE = {"cpu": 8, "cuda": 32}
 
 _NEEDED = ("lesion_id", "scan_id", "image_path", "coord_x", "coord_y", "coord_z")
@@ -106,7 +107,8 @@ def embed(
     device : {"cpu", "cuda", "cuda:1", ...}, optional
         If None, ``"cuda"`` where there is one (with a client: where a worker offers ``GPU``).
     batch_size : int, optional
-        Patches per forward pass and, about, lesions per shard; see :data:`BATCH_SIZE`.
+        Patches per forward pass and lesions per shard (more if one scan holds more); see
+        :data:`BATCH_SIZE`.
     progress : bool
         Show a bar with rate and time left.
 
@@ -130,6 +132,8 @@ def embed(
     """
     start = time.perf_counter()
     table = _check_table(cohort)
+    if not isinstance(store, EmbeddingStore):
+        raise TypeError(f"store is an EmbeddingStore, not {type(store).__name__}")
     edition = getattr(cohort, "edition", None) or settings.edition()
     encoders = as_encoders(models, edition)
     device = _device(device, client)
@@ -174,6 +178,7 @@ def embed(
 
 
 def _check_table(cohort) -> pd.DataFrame:
+    """Return the columns that a run needs, seeds as float64."""
     table = getattr(cohort, "table", None)
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
@@ -183,6 +188,15 @@ def _check_table(cohort) -> pd.DataFrame:
     absent = [c for c in _NEEDED if c not in table]
     if absent:
         raise ValueError(f"the table of the cohort has no column {', '.join(absent)}")
+    table = table[list(_NEEDED)].reset_index(drop=True)
+    wrong = [i for i in table["lesion_id"] if not isinstance(i, str) or not i]
+    if wrong:
+        raise ValueError(f"lesion_id holds {wrong[0]!r}; lesions are named by non-empty strings")
+    try:
+        for name in _NEEDED[3:]:
+            table[name] = table[name].astype("float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} holds something that is no number: {error}") from None
     twice = table["lesion_id"][table["lesion_id"].duplicated()]
     if len(twice):
         raise ValueError(f"the lesion {twice.iloc[0]!r} stands in the table more than once")

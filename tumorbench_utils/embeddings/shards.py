@@ -43,7 +43,7 @@ Result = tuple[str, list[str], np.ndarray, list[Failure]]
 
 
 def make_shards(table: pd.DataFrame, wanted: dict[str, set], batch_size: int) -> list[list[Scan]]:
-    """Cut the table into shards of whole scans, about one batch each; drop what is done."""
+    """Cut the table into shards of whole scans, one batch each if that goes; drop what is done."""
     lesions, scans = table["lesion_id"].to_list(), table["scan_id"].to_list()
     seeds = table[["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float)
     codes, paths = pd.factorize(table["image_path"], use_na_sentinel=False)
@@ -56,12 +56,12 @@ def make_shards(table: pd.DataFrame, wanted: dict[str, set], batch_size: int) ->
             model: [n for n, row in enumerate(rows) if lesions[row] in ids]
             for model, ids in wanted.items()
         }
+        if shard and count + len(rows) > batch_size:
+            shards.append(shard)
+            shard, count = [], 0
         names = [scans[row] for row in rows], [lesions[row] for row in rows]
         shard.append(Scan(path, *names, seeds[rows], positions))
         count += len(rows)
-        if count >= batch_size:
-            shards.append(shard)
-            shard, count = [], 0
     shards.append(shard)
     kept = ([s for s in shard if any(s.wanted.values())] for shard in shards)
     return [shard for shard in kept if shard]

@@ -268,6 +268,8 @@ class EmbeddingStore:
         folder = self._shards(cohort, model, key_of(meta, dim))
         damaged, parts, used = [], [], []
         with self.lock(f"{_name(cohort)}--{_name(model)}"):
+            _sweep(path.parent, f".part-*-{path.name}")
+            _sweep(folder, ".part-*")
             try:
                 self._activate(path, key_of(meta, dim))
                 current = [read_file(path)] if path.exists() else []
@@ -313,6 +315,12 @@ def _name(value) -> str:
             "letter or digit first"
         )
     return name
+
+
+def _sweep(folder: Path, pattern: str) -> None:
+    """Remove what killed writers have left; only under the lock that keeps living ones away."""
+    for part in folder.glob(pattern):
+        part.unlink(missing_ok=True)
 
 
 def _merged(old, new):
