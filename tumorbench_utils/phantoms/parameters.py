@@ -28,6 +28,7 @@ PHENOTYPE = (
 )
 
 _PAIR = {"L": "L", "R": "L", "A": "P", "P": "P", "I": "S", "S": "S"}
+_COVARIATES = ("age", "sex", "stage", "histology", "clinrisk_score")
 _FORMATS = ("mhd", "nii.gz", "nrrd")
 _ORGANS = ("lung", "kidney", "liver")
 _LAWS = {
@@ -60,10 +61,23 @@ def _numbers(section: dict, where: str) -> None:
             raise ValueError(f"phantoms.yml, {where}, {key}: expected a number, found {value!r}")
 
 
+def _list(values: object, where: str) -> list:
+    """Return a list of finite numbers, else raise ValueError."""
+    if not isinstance(values, list):
+        raise ValueError(f"phantoms.yml, {where}: expected a list of numbers, found {values!r}")
+    _numbers(dict(enumerate(values)), where)
+    return values
+
+
+def _whole(value: object, low: int, where: str) -> None:
+    """Raise ValueError if a value is not a whole number of at least `low`."""
+    if type(value) is not int or value < low:
+        raise ValueError(f"phantoms.yml, {where} must be a whole number, {low} or more")
+
+
 def _shares(values, where: str) -> None:
     """Raise ValueError if shares are negative or do not sum to 1."""
-    values = list(values)
-    _numbers(dict(enumerate(values)), where)
+    values = _list(values, where)
     if not values or min(values) < 0 or abs(sum(values) - 1) > 1e-6:
         raise ValueError(f"phantoms.yml, {where}: shares must be 0 or more and sum to 1: {values}")
 
@@ -78,7 +92,7 @@ def _check_law(law: object, where: str) -> None:
     _numbers({k: v for k, v in law.items() if k not in ("law", "levels")}, where)
     if kind == "levels":
         _check(law["levels"], where, set(law["levels"]))
-        _shares(law["levels"].values(), where)
+        _shares(list(law["levels"].values()), where)
     for key in ("spread", "sd"):
         if key in law and law[key] <= 0:
             raise ValueError(f"phantoms.yml, {where}: {key} must be above 0")
@@ -105,7 +119,9 @@ def _check_outcome(outcome: dict, where: str, known: set) -> None:
     elif kind == "survival":
         _check(outcome, where, {"kind", "alive_from", "shape", "scale", "weights", "follow_up"})
         follow = _check(outcome["follow_up"], f"{where}, follow_up", {"days", "share"})
-        days, share = np.asarray(follow["days"], float), np.asarray(follow["share"], float)
+        days, share = (
+            np.array(_list(follow[key], f"{where}, follow_up, {key}")) for key in ("days", "share")
+        )
         falling = len(days) == len(share) > 1 and share[0] == 1 and share[-1] == 0
         if not falling or (np.diff(days) <= 0).any() or (np.diff(share) > 0).any() or days[0] != 0:
             raise ValueError(
@@ -136,8 +152,10 @@ def _check_cohort(name: str, cohort: dict, scanners: dict) -> None:
     if cohort["format"] not in _FORMATS:
         hint = settings.unknown("format", cohort["format"], _FORMATS)
         raise ValueError(f"phantoms.yml, {name}: {hint}")
-    if type(cohort["patients"]) is not int or cohort["patients"] < 1:
-        raise ValueError(f"phantoms.yml, {name}: patients must be a whole number above 0")
+    _whole(cohort["patients"], 1, f"{name}: patients")
+    _whole(cohort.get("dicom_scans", 0), 0, f"{name}: dicom_scans")
+    if not isinstance(cohort["prefix"], str) or not cohort["prefix"].isalnum():
+        raise ValueError(f"phantoms.yml, {name}: prefix must be letters and digits")
     axes = cohort["axes"]
     if not isinstance(axes, str) or sorted("".join(_PAIR.get(c, "?") for c in axes)) != list("LPS"):
         raise ValueError(
@@ -158,14 +176,17 @@ def _check_cohort(name: str, cohort: dict, scanners: dict) -> None:
         for length in ("spacing_mm", "slice_mm", "thickness_mm"):
             if settings_[length] <= 0:
                 raise ValueError(f"phantoms.yml, {where}: {length} must be above 0")
-    _shares((s["share"] for s in cohort["acquisition"].values()), f"{name}, acquisition")
+    _shares([s["share"] for s in cohort["acquisition"].values()], f"{name}, acquisition")
     table = _check(cohort["table_lps"], f"{name}, table_lps", {"mean", "sd"})
     for key, values in table.items():
-        if not isinstance(values, list) or len(values) != 3:
-            raise ValueError(f"phantoms.yml, {name}, table_lps, {key}: expected three numbers")
-        _numbers(dict(enumerate(values)), f"{name}, table_lps, {key}")
+        if len(_list(values, f"{name}, table_lps, {key}")) != 3 or (
+            key == "sd" and min(values) < 0
+        ):
+            raise ValueError(f"phantoms.yml, {name}, table_lps, {key}: expected x, y and z in mm")
     _check(cohort["phenotype"], f"{name}, phenotype", {"diameter_mm"}, set(PHENOTYPE))
-    laws = {**cohort["phenotype"], **cohort.get("covariates", {})}
+    covariates = cohort.get("covariates", {})
+    _check(covariates, f"{name}, covariates", set(), set(_COVARIATES))
+    laws = {**cohort["phenotype"], **covariates}
     for key, law in laws.items():
         _check_law(law, f"{name}, {key}")
     if "retest" in cohort:
@@ -185,6 +206,10 @@ def _read(path: Path, stamp: int) -> str:
     _check(content, "top level", {"common", "scanners", "cohorts"})
     _check(content["common"], "common", {"seed", "click_sd_mm", "size_error"})
     _numbers(content["common"], "common")
+    _whole(content["common"]["seed"], 0, "common: seed")
+    for key in ("scanners", "cohorts"):
+        if not isinstance(content[key], dict) or not content[key]:
+            raise ValueError(f"phantoms.yml, {key}: expected a mapping, found {content[key]!r}")
     for key, scanner in content["scanners"].items():
         where = f"scanners, {key}"
         _numbers(_check(scanner, where, {"sharpness", "noise_hu", "hu_shift"}), where)
