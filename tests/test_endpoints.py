@@ -91,6 +91,15 @@ def test_baselines_of_a_table_without_images(cohort):
     assert found["size + clinical"].mean > 0.65
 
 
+def test_phantoms_have_a_ceiling(cohort):
+    truth = np.linspace(-3, 3, N)
+    table = cohort.table.assign(true_logit=truth, label=(truth > 0).astype(int))
+    phantom = Cohort(cohort.card, "released", table)
+    best = endpoints.endpoint(phantom, n_repeats=2).baselines()["best known"]
+    assert best.mean == 1
+    assert best.metrics()["brier"].between(0, 0.1).all()
+
+
 def test_null_of_either_protocol_is_at_chance_without_a_leak(cohort, X):
     noise = X.sample(frac=1, random_state=0).set_axis(X.index)
     for protocol in ("careful", "published"):

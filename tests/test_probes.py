@@ -237,7 +237,9 @@ def test_a_ready_score_is_not_fitted(data, parts):
     by_hand = [stats.auc(y.iloc[s.test], truth.iloc[s.test]) for s in parts]
     assert result.scores == pytest.approx(by_hand)
     assert result.probe == "truth"
-    assert result.metrics()["brier"].isna().all()
+    assert result.metrics()[["brier", "balanced_accuracy"]].isna().all(axis=None)
+    squeezed = probes.run_score((truth - truth.min()) / np.ptp(truth), y, parts)
+    assert squeezed.metrics().notna().all(axis=None)
 
 
 # --------------------------------------------------------------------------------------- few shots

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from tumorbench_utils import handcrafted, probes, results, settings, splits
 from tumorbench_utils.baselines import covariate_score
@@ -127,8 +128,9 @@ class Endpoint:
     def score(self, name: str, column: str, direction: int) -> ProbeResult:
         """Score a covariate as it stands; missing values take its median."""
         values = covariate_score(self.table, column, direction)
-        values = values.fillna(values.median())
+        return self._unfitted(name, values.fillna(values.median()))
 
+    def _unfitted(self, name: str, values: pd.Series) -> ProbeResult:
         def compute():
             return probes.run_score(values, self.y, self.splits, groups=self.groups, name=name)
 
@@ -153,13 +155,14 @@ class Endpoint:
         Returns
         -------
         dict of ProbeResult
-            ``best known`` (phantoms: the true log-odds), ``size``, ``clinical score`` (both
+            ``best known`` (phantoms: the true probability), ``size``, ``clinical score`` (both
             unfitted), ``size + clinical`` (logistic regression) and, where there are images,
             ``handcrafted`` (logistic regression on intensity, shape and texture).
         """
         found = {}
         if "true_logit" in self.table:
-            found["best known"] = self.score("best known", "true_logit", 1)
+            truth = pd.Series(expit(self.table["true_logit"].astype(float)), self.table.index)
+            found["best known"] = self._unfitted("best known", truth)
         found |= self.rulers()
         covariates = self.covariates()
         if covariates.shape[1] > 1:

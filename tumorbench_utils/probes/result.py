@@ -14,20 +14,23 @@ from tumorbench_utils.settings import unknown
 INTERVALS = ("corrected", "published", "bootstrap")
 
 
-def _brier(part: pd.DataFrame) -> float:
-    if part["score"].between(0, 1).all():
-        return float(skm.brier_score_loss(part["y"], part["score"]))
-    return float("nan")
+def _of_probabilities(score):
+    """Score the probabilities of one split; NaN where the scores are none."""
+
+    def scored(part: pd.DataFrame) -> float:
+        return float(score(part)) if part["score"].between(0, 1).all() else float("nan")
+
+    return scored
 
 
 #: Scores of one split from its predictions. Higher is better, except for the Brier score.
 METRICS = {
     "auc": lambda part: stats.auc(part["y"].to_numpy(), part["score"].to_numpy()),
     "average_precision": lambda part: float(skm.average_precision_score(part["y"], part["score"])),
-    "balanced_accuracy": lambda part: float(
-        skm.balanced_accuracy_score(part["y"], part["score"] > part["threshold"])
+    "balanced_accuracy": _of_probabilities(
+        lambda part: skm.balanced_accuracy_score(part["y"], part["score"] > part["threshold"])
     ),
-    "brier": _brier,
+    "brier": _of_probabilities(lambda part: skm.brier_score_loss(part["y"], part["score"])),
 }
 
 
@@ -102,7 +105,7 @@ class ProbeResult:
     def metrics(self) -> pd.DataFrame:
         """Return every score of :data:`METRICS` per split, with ``split`` as index.
 
-        The Brier score is missing where scores are no probabilities.
+        Balanced accuracy and Brier score are missing where scores are no probabilities.
         """
         parts = self.predictions.groupby("split")
         return pd.DataFrame(
