@@ -72,6 +72,8 @@ def test_embed_and_embed_again(cohort):
     got = embeddings.load_embeddings(cohort, ["ct_clip_vit"])
     assert got.weights in ("untrained", "teaching encoder")
     pd.testing.assert_frame_equal(got["ct_clip_vit"], store.read("luna16", "ct_clip_vit"))
+    with pytest.raises(TypeError, match="list"):
+        embeddings.load_embeddings(cohort, "ct_clip_vit")
 
 
 def test_embed_fails_with_the_reason(cohort, tmp_path):

@@ -55,9 +55,13 @@ def load_embeddings(cohort, models: Iterable[str] | None = None) -> Embeddings:
     ------
     FeaturesMissingError
         If released features are needed and not there; the message says how to import them.
+    KeyError, TypeError
+        If a key is not known, or `models` is no list.
     ValueError
         If a scan could not be embedded.
     """
+    if isinstance(models, str):
+        raise TypeError("models is a list of keys; put the one key into a list")
     keys = [get_model(name).key for name in (MODELS if models is None else models)]
     store = default_store(cohort.edition)
     if cohort.edition == "released":
