@@ -68,6 +68,11 @@ def test_endpoint_refuses(cohort):
         endpoints.endpoint(bare)
 
 
+def test_missing_features_are_named(cohort, X):
+    with pytest.raises(ValueError, match="1 of 140 lesions of c4kc_kits have no features.*'k20'"):
+        endpoints.endpoint(cohort).probe("fmcib", X.drop(index="k20"))
+
+
 def test_probes_are_those_of_the_package_and_are_kept(cohort, X):
     careful = endpoints.endpoint(cohort, n_repeats=3)
     kept = careful.probe("fmcib", X.iloc[::-1], "linear", weights="released features")

@@ -50,6 +50,16 @@ class Endpoint:
     splits: list[splits.Split]
     seed: int
 
+    def _of(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of the endpoint's lesions, or say that some are missing."""
+        missing = self.y.index.difference(X.index)
+        if len(missing):
+            raise ValueError(
+                f"{len(missing)} of {len(self.y)} lesions of {self.cohort.card.key} have no "
+                f"features, for example {missing[0]!r}; leave them out with endpoint(lesions=...)"
+            )
+        return X.loc[self.y.index]
+
     def _kept(self, model: str, probe: str, protocol: str, weights, inputs, compute) -> ProbeResult:
         return results.kept(
             compute,
@@ -79,7 +89,7 @@ class Endpoint:
         weights : str, optional
             One of ``plots.WEIGHTS``.
         """
-        X = X.loc[self.y.index]
+        X = self._of(X)
 
         def compute():
             return probes.run_probe(
@@ -92,7 +102,7 @@ class Endpoint:
         self, model: str, X: pd.DataFrame, shots: Iterable[int], *, weights: str | None = None
     ) -> dict[int, ProbeResult]:
         """Score nearest neighbours fitted on a few lesions per class, one result per number."""
-        X = X.loc[self.y.index]
+        X = self._of(X)
 
         def compute(count):
             found = probes.few_shot(X, self.y, self.splits, [count], self.seed, groups=self.groups)
@@ -115,7 +125,7 @@ class Endpoint:
 
         The splits are those of the endpoint, whatever the protocol of the ensemble.
         """
-        used = {name: X.loc[self.y.index] for name, X in features.items()}
+        used = {name: self._of(X) for name, X in features.items()}
 
         def compute():
             return probes.ensemble(
@@ -149,15 +159,21 @@ class Endpoint:
             if column is not None
         }
 
-    def baselines(self) -> dict[str, ProbeResult]:
+    def baselines(self, probe: str = "linear") -> dict[str, ProbeResult]:
         """Score what needs no pre-trained network, as far as the cohort allows.
+
+        Parameters
+        ----------
+        probe : {"knn", "linear"}
+            What reads the untrained network.
 
         Returns
         -------
         dict of ProbeResult
             ``best known`` (phantoms: the true probability), ``size``, ``clinical score`` (both
             unfitted), ``size + clinical`` (logistic regression) and, where there are images,
-            ``handcrafted`` (logistic regression on intensity, shape and texture).
+            ``handcrafted`` (logistic regression on intensity, shape and texture) and ``untrained
+            network`` (a compact encoder with random weights).
         """
         found = {}
         if "true_logit" in self.table:
@@ -170,6 +186,10 @@ class Endpoint:
         if self.cohort.edition != "released":
             numbers = handcrafted_features(self.cohort)
             found["handcrafted"] = self.logistic("handcrafted", numbers)
+            random = untrained_features(self.cohort)
+            found["untrained network"] = self.probe(
+                "untrained network", random, probe, weights="untrained"
+            )
         return found
 
     def null(self, X: pd.DataFrame, probe: str = "knn", *, n: int = 50) -> np.ndarray:
@@ -186,7 +206,7 @@ class Endpoint:
             return splits.grouped_splits(table, n_repeats=len(self.splits), seed=self.seed)
 
         return probes.permutation_null(
-            X.loc[self.y.index],
+            self._of(X),
             self.y,
             make_splits,
             probe,
@@ -212,7 +232,7 @@ class Endpoint:
         X : DataFrame, index ``lesion_id``
             None missing, see :meth:`covariates`.
         """
-        X = X.loc[self.y.index]
+        X = self._of(X)
 
         def compute():
             return probes.run_probe(X, self.y, self.splits, "linear", groups=self.groups)
@@ -231,7 +251,7 @@ class Endpoint:
         columns : list of str
             Covariates of the table.
         """
-        X, known = X.loc[self.y.index], probes.design(self.table, columns)
+        X, known = self._of(X), probes.design(self.table, columns)
         made: dict[str, ProbeResult] = {}
 
         def compute(part):
