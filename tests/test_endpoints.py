@@ -69,7 +69,7 @@ def test_endpoint_refuses(cohort):
 
 
 def test_missing_features_are_named(cohort, X):
-    with pytest.raises(ValueError, match="1 of 140 lesions of c4kc_kits have no features.*'k20'"):
+    with pytest.raises(ValueError, match=r"1 of 140 lesions of c4kc_kits have no features.*'k20'"):
         endpoints.endpoint(cohort).probe("fmcib", X.drop(index="k20"))
 
 
