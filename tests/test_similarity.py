@@ -169,9 +169,7 @@ def test_bad_pairs_are_named(measure, A, B, message):
 
 def test_models_with_other_lesions_are_named():
     a = pd.DataFrame(np.eye(4), index=list("abcd"))
-    with pytest.raises(
-        similarity.SimilarityError, match=r"different lesions.*'[de]'"
-    ):
+    with pytest.raises(similarity.SimilarityError, match=r"different lesions.*'[de]'"):
         similarity.linear_cka(a, a.rename(index={"d": "e"}))
     with pytest.raises(similarity.SimilarityError, match="'a' twice"):
         similarity.rsa(a, pd.concat([a, a.iloc[:1]]))
