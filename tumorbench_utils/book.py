@@ -25,7 +25,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from tumorbench_utils import files, settings
 
