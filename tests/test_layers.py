@@ -18,8 +18,9 @@ LAYERS = [
     {"probes", "handcrafted", "survival", "robustness", "saliency", "similarity", "pretraining"},
     {"results"},
     {"endpoints"},
+    {"submissions"},
     {"plots"},
-    {"cohort_pages", "model_pages"},
+    {"cohort_pages", "model_pages", "leaderboard"},
     {"book"},
     {"cli"},
 ]

@@ -1,5 +1,6 @@
-"""``tumorbench results``: list the kept results, and compare two models."""
+"""``tumorbench results``: list the kept results, compare two models, check submissions."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -66,3 +67,52 @@ def compare(
         "intervals: 95%, patients resampled, fits kept; p: DeLong, patients as clusters; "
         "p_refit: corrected resampled t test"
     )
+
+
+@results.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Submission files (JSON).")],
+    splits: Annotated[
+        bool,
+        typer.Option(
+            "--splits",
+            help="Also rebuild the splits from the cohort tables and compare the test lesions.",
+        ),
+    ] = False,
+) -> None:
+    """Check submissions: name every fault; the exit status is 1 if there is any."""
+    from tumorbench_utils import submissions
+
+    faulty = 0
+    for path in files:
+        try:
+            body = submissions.read(path)
+        except submissions.SubmissionError as error:
+            print(error)
+            faulty += 1
+            continue
+        found = submissions.split_faults(body) if splits else []
+        print("\n  ".join([f"{path} has {len(found)} faults:", *found]) if found else f"{path}: ok")
+        faulty += bool(found)
+    if faulty:
+        raise typer.Exit(1)
+
+
+@results.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Name under which results were kept.")],
+    file: Annotated[Path, typer.Argument(help="File to write (JSON).")],
+    facts: Annotated[Path, typer.Option(help="JSON file with the facts about the model.")],
+    by: Annotated[str, typer.Option(help="Who stands for the numbers.")],
+    edition: Edition = None,
+) -> None:
+    """Write the kept results of a model as a submission."""
+    import json
+
+    from tumorbench_utils import settings, submissions
+
+    edition = settings.edition(edition)
+    about = json.loads(facts.read_text(encoding="utf-8"))
+    kept = submissions.kept_results(model, edition)
+    submissions.write(file, submissions.submission(about, kept, by=by, edition=edition))
+    print(f"{file}: {len(kept)} results of {model}; check it with `tumorbench results check`")
