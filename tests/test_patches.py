@@ -244,6 +244,23 @@ def test_many_seeds_and_specs_are_the_single_ones():
     assert extract_patches(image, seeds, []) == [[], [], []]
 
 
+@pytest.mark.parametrize("turn", [np.eye(3), np.diag([-1.0, 1, -1]), None])
+@pytest.mark.parametrize("grid", ["exact", "monai14"])
+def test_seeds_around_one_lesion_share_a_box_and_stay_what_they_are(turn, grid):
+    if turn is None:  # at an angle: no axis can be sampled on its own
+        a = np.deg2rad(11)
+        turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    image = make_image((60, 50, 40), (0.8, 0.8, 1.5), (5, -9, 30), turn)
+    rng = np.random.default_rng(0)
+    seeds = centre_of(image) + rng.uniform(-14, 14, (20, 3))
+    specs = [PatchSpec(size=(24, 24, 24)), PatchSpec("SPL", size=(32, 32, 32))]
+    together = extract_patches(image, seeds, specs, grid=grid)
+    alone = [[extract_patch(image, seed, spec, grid=grid) for spec in specs] for seed in seeds]
+    for row, expected in zip(together, alone, strict=True):
+        for patch, single in zip(row, expected, strict=True):
+            np.testing.assert_allclose(patch, single, atol=1e-6)
+
+
 def test_grids_differ_and_unknown_ones_are_refused():
     image = make_image((60, 50, 40), (0.8, 0.8, 1.5), (5, -9, 30), np.eye(3))
     exact, older = (

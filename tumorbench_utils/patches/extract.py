@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from tumorbench_utils.patches import dicom, formats
-from tumorbench_utils.patches.grid import BenchmarkGrid
+from tumorbench_utils.patches.grid import BenchmarkGrid, joined
 from tumorbench_utils.patches.intensity import check_intensity
 from tumorbench_utils.patches.resample import box_of, sample
 from tumorbench_utils.patches.spec import AXIS_LETTERS, PatchError, PatchSpec
@@ -64,7 +64,8 @@ def extract_patches(
 ) -> list[list[np.ndarray]]:
     """Cut the patches of all seeds and specs of one scan, reading it once.
 
-    Specs that differ in orientation and window only share one resampling.
+    Specs that differ in orientation and window only share one resampling, and so do patches that
+    overlap much: of many seeds around one lesion, or of several sizes around one seed.
 
     Parameters
     ----------
@@ -90,23 +91,30 @@ def extract_patches(
     volume = open_volume(image)
     spacings = {spec.spacing_mm for spec in specs}
     grids = {mm: BenchmarkGrid(volume.affine, volume.shape, mm) for mm in spacings}
-    crops = {}
+    crops: dict[tuple, dict] = {mm: {} for mm in spacings}
     for n, point in enumerate(points):
         for spec in specs:
-            key = (n, spec.spacing_mm, spec.world_size)
-            if key not in crops:
+            of_grid, key = crops[spec.spacing_mm], (n, spec.spacing_mm, spec.world_size)
+            if key not in of_grid:
                 what = f"{volume.name}, seed {n} {tuple(point.tolist())}"
-                crops[key] = grids[spec.spacing_mm].crop(point, spec.world_size, grid, what)
-    boxes = {key: box_of(crop, volume.shape) for key, crop in crops.items()}
-    values = dict(zip(boxes, volume.read(list(boxes.values())), strict=True))
-    check_intensity(volume, values.values())
+                of_grid[key] = grids[spec.spacing_mm].crop(point, spec.world_size, grid, what)
+    parts = {}
+    for of_grid in filter(None, crops.values()):
+        parts |= dict(zip(of_grid, joined(list(of_grid.values())), strict=True))
+    needed = list({id(crop): crop for crop, _ in parts.values()}.values())
+    boxes = [box_of(crop, volume.shape) for crop in needed]
+    values = volume.read(boxes)
+    check_intensity(volume, values)
     hu = {}
-    for key, crop in crops.items():
-        hu[key] = sample(values.pop(key), boxes[key], volume.shape, crop)
-    return [
-        [_finish(hu[n, spec.spacing_mm, spec.world_size], spec) for spec in specs]
-        for n in range(len(points))
-    ]
+    for crop, box in zip(needed, boxes, strict=True):
+        # The voxels of a box are let go as soon as it is sampled.
+        hu[id(crop)] = sample(values.pop(0), box, volume.shape, crop)
+
+    def cube(n: int, spec: PatchSpec) -> np.ndarray:
+        crop, part = parts[n, spec.spacing_mm, spec.world_size]
+        return hu[id(crop)][part]
+
+    return [[_finish(cube(n, spec), spec) for spec in specs] for n in range(len(points))]
 
 
 def name_of(image) -> str:

@@ -7,6 +7,7 @@ axes, and cuts a cube around the seed. Here the same coordinates are worked out 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from tumorbench_utils.patches.spec import PatchError
 
@@ -56,10 +57,13 @@ class Crop:
         Voxels along the world axes x, y, z.
     matrix : ndarray, shape (3, 4)
         From the crop's index (x, y, z, 1), RAS, to file index (i, j, k).
+    low : tuple of 3 ints
+        Index of its first voxel on the grid.
     """
 
     shape: tuple[int, int, int]
     matrix: np.ndarray
+    low: tuple[int, int, int] = (0, 0, 0)
 
     def separable_axes(self) -> list[int] | None:
         """Return the world axis of each file axis if every file axis follows only one."""
@@ -179,4 +183,40 @@ class BenchmarkGrid:
         matrix[:, 3] += matrix[:, :3] @ low
         matrix = self._turn[:3, :3] @ matrix
         matrix[:, 3] += self._turn[:3, 3]
-        return Crop(tuple(int(n) for n in high - low), matrix)
+        return Crop(tuple(int(n) for n in high - low), matrix, tuple(int(n) for n in low))
+
+
+def joined(crops: list[Crop]) -> list[tuple[Crop, tuple[slice, ...]]]:
+    """Return for each crop of one grid the box to sample and its own part of that box.
+
+    Crops that hang together are sampled as one box if that is no more work than each on its own:
+    many seeds around one lesion, or a small patch inside a large one.
+
+    Parameters
+    ----------
+    crops : list of Crop
+        Of one :class:`BenchmarkGrid`, with one `grid` option.
+
+    Returns
+    -------
+    list of (Crop, tuple of 3 slices)
+        Crops that share a box hold the same object.
+    """
+    low = np.array([crop.low for crop in crops])
+    high = low + [crop.shape for crop in crops]
+    touch = (low[:, None] < high[None]).all(axis=2)
+    count, group = connected_components(touch & touch.T)
+    result: list = [(crop, tuple(slice(0, n) for n in crop.shape)) for crop in crops]
+    for members in (np.flatnonzero(group == n) for n in range(count)):
+        start, stop = low[members].min(axis=0), high[members].max(axis=0)
+        alone = (high[members] - low[members]).prod(axis=1).sum()
+        if len(members) == 1 or (stop - start).prod() > alone:
+            continue
+        first = crops[members[0]]
+        matrix = first.matrix.copy()
+        matrix[:, 3] += matrix[:, :3] @ (start - first.low)
+        box = Crop(tuple((stop - start).tolist()), matrix, tuple(start.tolist()))
+        for n in members:
+            begin, end = low[n] - start, high[n] - start
+            result[n] = (box, tuple(slice(int(a), int(b)) for a, b in zip(begin, end, strict=True)))
+    return result
