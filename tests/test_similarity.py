@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
 
 from tumorbench_utils import similarity
+from tumorbench_utils.similarity import resampling
 
 
 @pytest.fixture
@@ -127,19 +128,41 @@ def test_pairwise_joins_by_lesion_and_finds_a_shared_signal(rng):
     assert result["value"].item() > result["null_high"].item()
 
 
-def test_half_sample_interval_covers_the_truth():
-    # Two noisy views of one signal; the truth is the value of a very large sample.
-    def views(n, seed):
+@pytest.mark.parametrize("measure", list(similarity.MEASURES))
+def test_half_sample_interval_covers_the_expected_value(measure):
+    # Two noisy views of one signal, two lesions per patient; what is expected of a sample this big.
+    def views(seed, patients=40):
         rng = np.random.default_rng(seed)
-        signal = rng.normal(size=(n, 3))
-        return signal + 0.7 * rng.normal(size=(n, 3)), signal + 0.7 * rng.normal(size=(n, 3))
+        signal = np.repeat(rng.normal(size=(patients, 3)), 2, axis=0)
+        signal = signal + 0.3 * rng.normal(size=signal.shape)
+        return tuple(signal + 0.7 * rng.normal(size=signal.shape) for _ in range(2))
 
-    truth = similarity.linear_cka(*views(4000, 10_000))
+    function, patient = similarity.MEASURES[measure], np.repeat(np.arange(40), 2)
+    truth = np.mean([function(*views(seed)) for seed in range(1000, 1100)])
     covered = []
-    for seed in range(60):
-        _, low, high = similarity.subsample_interval("linear_cka", *views(80, seed), n=100)
-        covered.append(low <= truth <= high)
-    assert np.mean(covered) > 0.85
+    for seed in range(40):
+        ends = similarity.subsample_interval(measure, *views(seed), patient, n=60)[1:]
+        covered.append(ends[0] <= truth <= ends[1])
+    assert 0.85 < np.mean(covered)
+
+
+def test_half_samples_keep_the_lesions_of_a_patient_together():
+    patients = np.repeat(list("abcdefgh"), 3)
+    halves = list(resampling._halves(patients, 24, 50, 0))
+    assert all(half.reshape(8, 3).all(axis=1).sum() == 4 for half in halves)
+    assert all(half.sum() == 12 for half in halves)
+    assert len({tuple(half) for half in halves}) > 20
+
+
+@pytest.mark.parametrize("measure", list(similarity.MEASURES))
+def test_pairwise_equals_the_measure_and_the_interval_of_each_pair(rng, measure):
+    models = {name: rng.normal(size=(30, d)) for name, d in zip("abc", (4, 60, 7), strict=True)}
+    models["c"][:, :4] += 2 * models["a"]
+    result = similarity.pairwise(models, measure, n_halves=20, seed=4)
+    for _, row in result.iterrows():
+        pair = models[row["first"]], models[row["second"]]
+        expected = similarity.subsample_interval(measure, *pair, n=20, seed=4)
+        np.testing.assert_allclose(row[["value", "low", "high"]].astype(float), expected, atol=1e-5)
 
 
 def test_regress_out_leaves_nothing_of_a_linear_effect(rng):
@@ -158,6 +181,11 @@ def test_regress_out_leaves_nothing_of_a_linear_effect(rng):
         (np.eye(5), np.full((5, 2), np.nan), "not finite"),
         (np.eye(5), np.ones(5), "shape"),
         (np.eye(5), [["x"] * 5] * 5, "numbers"),
+        (np.eye(5), [["1"] * 5] * 5, "numbers"),
+        (np.eye(5), np.array([["1", 2]] * 5, dtype=object), "numbers"),
+        (np.eye(5), np.eye(5) * 1j, "numbers"),
+        (np.eye(5), [[1, 2], [3]], "numbers"),
+        (np.eye(5), np.empty((5, 0)), "shape"),
         (np.eye(5), pd.DataFrame(np.eye(5)), "cannot be joined"),
     ],
 )
@@ -189,3 +217,71 @@ def test_too_few_lesions_and_constant_embeddings_are_named(rng):
         similarity.permutation_null("cka", A, A, n=3, seed=0)
     with pytest.raises(similarity.SimilarityError, match="permutations"):
         similarity.permutation_null("rsa", A, A, n=0, seed=0)
+    with pytest.raises(similarity.SimilarityError, match="not a function"):
+        similarity.pairwise({"a": A, "b": A}, lambda a, b: 0.0)
+    with pytest.raises(similarity.SimilarityError, match="at least two models"):
+        similarity.pairwise({"a": A}, "rsa")
+
+
+@pytest.mark.parametrize("measure", list(similarity.MEASURES.values()))
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7e5, 1e-200])
+def test_a_constant_embedding_is_named_whatever_its_value(rng, measure, value):
+    A, constant = rng.normal(size=(40, 33)), np.full((40, 33), value)
+    for pair in [(A, constant), (constant, A)]:
+        with pytest.raises(similarity.SimilarityError, match="same embedding"):
+            measure(*pair)
+
+
+@pytest.mark.parametrize("measure", list(similarity.MEASURES.values()))
+def test_scale_type_and_container_change_nothing(rng, measure):
+    A, B = rng.integers(-9, 9, (40, 6)), rng.integers(-9, 9, (40, 5))
+    expected = measure(A, B)
+    for scale in (1e-200, 1e200):
+        assert measure(A * scale, B) == pytest.approx(expected)
+    assert measure(A.astype(np.float32), B.tolist()) == pytest.approx(expected)
+    assert isinstance(expected, float)
+    a, b = (pd.DataFrame(x, index=[f"l{i}" for i in range(40)]) for x in (A, B))
+    assert measure(a, b[::-1]) == pytest.approx(expected)
+    assert measure(a.astype("Int64"), b) == pytest.approx(expected)
+
+
+def test_overlap_at_the_ends_of_k(rng):
+    A, B = rng.normal(size=(12, 3)), rng.normal(size=(12, 4))
+    assert similarity.knn_overlap(A, B, np.int64(11)) == 11
+    for k in (0, 12, 2.0, True, "3", None):
+        with pytest.raises(similarity.SimilarityError):
+            similarity.knn_overlap(A, B, k)
+
+
+def test_equal_distances_go_to_the_earlier_lesion():
+    # All others are equally far, in every model and however the axes are turned.
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0]
+    expected = similarity.neighbours(np.eye(12), 3)
+    np.testing.assert_array_equal(similarity.neighbours(rotation, 3), expected)
+    assert list(np.flatnonzero(expected[0])) == [1, 2, 3]
+
+
+def test_null_depends_on_the_seed_alone(rng):
+    A, B = rng.normal(size=(20, 3)), rng.normal(size=(20, 4))
+    null = [similarity.permutation_null(similarity.rsa, A, B, 9, seed) for seed in (5, 5, 6)]
+    np.testing.assert_array_equal(null[0], null[1])
+    assert not np.array_equal(null[0], null[2])
+    a = pd.DataFrame(A, index=[f"l{i}" for i in range(20)])
+    b = pd.DataFrame(B, index=a.index).sample(frac=1, random_state=0)
+    np.testing.assert_allclose(similarity.permutation_null("rsa", a, b, 9, 5), null[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": [0] * 19}, "shape"),
+        ({"groups": [None] + [1] * 19}, "missing"),
+        ({"groups": np.repeat([0, 1, 2, 3], 5)}, "8 patients"),
+        ({"n": 1}, "half-samples"),
+        ({"level": 95}, "level"),
+    ],
+)
+def test_intervals_refuse_bad_input(rng, options, message):
+    A = rng.normal(size=(20, 3))
+    with pytest.raises(similarity.SimilarityError, match=message):
+        similarity.subsample_interval("rsa", A, A, **options)
