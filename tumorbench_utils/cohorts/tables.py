@@ -4,6 +4,7 @@ Rows are numbered as a spreadsheet shows them: the header is row 1.
 """
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,10 @@ STANDARD_COLUMNS = (
     "time_days",
     "event",
 )
+
+
+#: What stands between cells where it is not a comma.
+_OTHER_MARKS = re.compile(r"[;\t|]")
 
 
 def text(
@@ -91,7 +96,7 @@ def read_csv(folder: Path, relative: str, columns: Mapping[str, pa.Column]) -> p
         value breaks its rule.
     """
     path = folder / relative
-    header, rows = _cells(folder, relative)
+    header, rows = read_cells(folder, relative)
     absent = [name for name in columns if name not in header]
     if absent:
         raise CohortError(
@@ -108,8 +113,16 @@ def read_csv(folder: Path, relative: str, columns: Mapping[str, pa.Column]) -> p
     return check(frame[list(columns)], columns, str(path))
 
 
-def _cells(folder: Path, relative: str) -> tuple[list[str], dict[int, list[str | None]]]:
-    """Return the header and the rows of a CSV file, every row as long as the header."""
+def read_cells(folder: Path, relative: str) -> tuple[list[str], dict[int, list[str | None]]]:
+    """Return the header and the rows of a CSV file, by row number, each as long as the header.
+
+    Lines without any cell are passed over. Blank cells are None.
+
+    Raises
+    ------
+    CohortError
+        If the file is absent, empty or no CSV table, or rows have different lengths.
+    """
     path = folder / relative
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
@@ -122,7 +135,14 @@ def _cells(folder: Path, relative: str) -> tuple[list[str], dict[int, list[str |
         with open(path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = next(reader, None)
+            if header is not None and len(header) == 1 and (mark := _OTHER_MARKS.search(header[0])):
+                raise CohortError(
+                    f"{path}: row 1: cells are parted by {mark[0]!r}; save the table as CSV with "
+                    "commas between cells and points in numbers"
+                )
             for number_, cells in enumerate(reader, start=2):
+                if not cells:
+                    continue
                 if len(cells) != len(header):
                     raise CohortError(
                         f"{path}: row {number_}: {len(cells)} cells, but the header has "
@@ -130,13 +150,20 @@ def _cells(folder: Path, relative: str) -> tuple[list[str], dict[int, list[str |
                     )
                 rows[number_] = [cell if cell.strip() else None for cell in cells]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise CohortError(f"{path}: not a CSV table in UTF-8 ({error})") from None
+        raise CohortError(
+            f"{path}: not a CSV table in UTF-8 ({error}); save it as CSV UTF-8"
+        ) from None
     if header is None:
         raise CohortError(f"{path}: the file is empty")
     return header, rows
 
 
-def check(frame: pd.DataFrame, columns: Mapping[str, pa.Column], where: str) -> pd.DataFrame:
+def check(
+    frame: pd.DataFrame,
+    columns: Mapping[str, pa.Column],
+    where: str,
+    called: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Return a table with its columns converted, or say what breaks which rule.
 
     Parameters
@@ -146,6 +173,8 @@ def check(frame: pd.DataFrame, columns: Mapping[str, pa.Column], where: str) -> 
     columns : mapping of str to pandera Column
     where : str
         What the table is called in messages.
+    called : mapping of str to str, optional
+        What columns are called in messages, where the file has other names.
 
     Raises
     ------
@@ -155,20 +184,20 @@ def check(frame: pd.DataFrame, columns: Mapping[str, pa.Column], where: str) -> 
     try:
         checked = pa.DataFrameSchema(dict(columns)).validate(frame, lazy=True)
     except SchemaErrors as error:
-        raise CohortError(f"{where}: {_faults(error, frame)}") from None
+        raise CohortError(f"{where}: {_faults(error, frame, called or {})}") from None
     for name, rule in columns.items():
         if rule.dtype.type == np.dtype(float):
             bad = (checked[name].isna() & frame[name].notna()) | np.isinf(checked[name])
             if bad.any():
                 row = bad.index[bad][0]
                 raise CohortError(
-                    f"{where}: row {row}, column {name!r}: {frame.loc[row, name]!r} is not a "
-                    "finite number"
+                    f"{where}: row {row}, column {(called or {}).get(name, name)!r}: "
+                    f"{frame.loc[row, name]!r} is not a finite number"
                 )
     return checked
 
 
-def _faults(error: SchemaErrors, frame: pd.DataFrame) -> str:
+def _faults(error: SchemaErrors, frame: pd.DataFrame, called: Mapping[str, str]) -> str:
     """Return what broke which rule, most five faults, as one line."""
     cases = error.failure_cases
     absent = cases.loc[cases["check"] == "column_in_dataframe", "failure_case"]
@@ -190,7 +219,8 @@ def _faults(error: SchemaErrors, frame: pd.DataFrame) -> str:
             said = (
                 f"{_short(value)} breaks the rule {rule if len(rule) <= 80 else rule[:77] + '...'}"
             )
-        shown.append(f"row {case.index}, column {case.column!r}: {said}")
+        name = called.get(case.column, case.column)
+        shown.append(f"row {case.index}, column {name!r}: {said}")
     more = f"; and {len(cases) - 5} more" if len(cases) > 5 else ""
     return "; ".join(shown) + more
 

@@ -18,6 +18,7 @@ from tumorbench_utils.phantoms.latent import draw, stream
 from tumorbench_utils.phantoms.lesion import Lesion
 from tumorbench_utils.phantoms.parameters import load, of_cohort
 from tumorbench_utils.phantoms.scanner import Acquisition, Case, Scan, scan
+from tumorbench_utils.phantoms.stranger import write_strange
 
 __all__ = [
     "FACTS",
@@ -37,4 +38,5 @@ __all__ = [
     "scan",
     "stream",
     "verify",
+    "write_strange",
 ]
