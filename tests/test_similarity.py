@@ -143,7 +143,7 @@ def test_half_sample_interval_covers_the_expected_value(measure):
     for seed in range(40):
         ends = similarity.subsample_interval(measure, *views(seed), patient, n=60)[1:]
         covered.append(ends[0] <= truth <= ends[1])
-    assert 0.85 < np.mean(covered)
+    assert np.mean(covered) > 0.8
 
 
 def test_half_samples_keep_the_lesions_of_a_patient_together():
