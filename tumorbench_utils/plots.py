@@ -16,7 +16,14 @@ from tumorbench_utils.settings import EDITIONS, unknown
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
 
 #: The kinds of weights that a label may name.
-WEIGHTS = ("teaching encoder", "untrained", "released weights", "released features", "published")
+WEIGHTS = (
+    "teaching encoder",
+    "untrained",
+    "released weights",
+    "released features",
+    "own weights",
+    "published",
+)
 
 #: Where an interactive figure of a page in ``notebooks/PART/`` finds plotly without a network.
 PLOTLY_JS = "../../_static/plotly.min.js"

@@ -30,7 +30,7 @@ def code_version(model_class: type) -> str:
     """
     todo = {cls.__module__ for cls in model_class.__mro__}
     todo = {m for m in todo if m.split(".")[0] == _PACKAGE} | {f"{_PACKAGE}.patches.extract"}
-    sources = [_source(cls) for cls in model_class.__mro__ if _is_own(cls)]
+    sources = [class_source(cls) for cls in model_class.__mro__ if _is_own(cls)]
     seen = set()
     while todo:
         module = todo.pop()
@@ -66,11 +66,19 @@ def _is_own(cls: type) -> bool:
     return cls.__module__.split(".")[0] not in (_PACKAGE, "builtins", "abc")
 
 
-def _source(cls: type) -> str:
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):  # typed at a prompt: no file to look at
-        return f"{cls.__module__}.{cls.__qualname__}"
+def class_source(cls: type) -> str:
+    """Return the source of a class, or of its methods where the class has no file (notebooks)."""
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    functions = [cls, *(part for part in vars(cls).values() if inspect.isfunction(part))]
+    sources = []
+    for part in functions:
+        try:
+            sources.append(inspect.getsource(part))
+        except (OSError, TypeError):  # typed at a prompt: no file to look at
+            continue
+        if part is cls:
+            break
+    return "\n".join([name, *sources])
 
 
 def _module_source(module: str) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from tumorbench_utils import files, settings
-from tumorbench_utils.embeddings.code import made_by
+from tumorbench_utils.embeddings.code import class_source, made_by
 from tumorbench_utils.models import MODELS, FoundationModel, get_model, weights
+from tumorbench_utils.models.own import OwnModel
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Encoder:
     Parameters
     ----------
     model : FoundationModel
+        A model of a user (``models.from_module``) brings its network with it.
     size : {"full", "compact"}
     checkpoint : Path, optional
         File to load; untrained if None.
@@ -32,10 +34,16 @@ class Encoder:
     checkpoint: Path | None = None
     module: torch.nn.Module | None = None
 
+    def __post_init__(self):
+        if self.module is None and isinstance(self.model, OwnModel):
+            object.__setattr__(self, "module", self.model.module)
+
     @property
     def weights(self) -> str:
         """The label for figures and tables, one of ``plots.WEIGHTS``."""
-        if self.module is None and self.checkpoint is None:
+        if self.module is not None:
+            return "own weights"
+        if self.checkpoint is None:
             return "untrained"
         return "teaching encoder" if self.size == "compact" else "released weights"
 
@@ -48,7 +56,7 @@ class Encoder:
             **made_by(type(self.model)),
         }
         if self.module is not None:
-            return {**facts, "weights": "own", "checkpoint": module_sha256(self.module)}
+            return {**facts, "weights": self.weights, "checkpoint": module_sha256(self.module)}
         checkpoint = "untrained" if self.checkpoint is None else files.sha256_file(self.checkpoint)
         return {**facts, "weights": self.weights, "size": self.size, "checkpoint": checkpoint}
 
@@ -74,6 +82,7 @@ def default_encoder(model: FoundationModel, edition: str) -> Encoder:
     Phantom edition: the compact encoder, with the teaching weights of the book if they are there
     (``data/encoders/KEY.safetensors``), else untrained. Other editions: the full encoder with the
     released file, if :func:`tumorbench_utils.models.weights.find` finds it; nothing is downloaded.
+    A model of a user (``models.from_module``): its network as it is, in every edition.
 
     Raises
     ------
@@ -82,6 +91,8 @@ def default_encoder(model: FoundationModel, edition: str) -> Encoder:
     WeightsError
         If it is not the file that was there before.
     """
+    if isinstance(model, OwnModel):
+        return Encoder(model)
     if edition == "phantom":
         shipped = settings.BOOK_ROOT / "data" / "encoders" / f"{model.key}.safetensors"
         return Encoder(model, "compact", shipped if shipped.exists() else None)
@@ -137,8 +148,11 @@ def _model(item) -> FoundationModel:
 
 
 def module_sha256(module: torch.nn.Module) -> str:
-    """Return the SHA-256 of a network: its layers as printed, and all its tensors."""
+    """Return the SHA-256 of a network: its layers as printed, their code, and all its tensors."""
     digest = hashlib.sha256(repr(module).encode())
+    kinds = {type(part) for part in module.modules()}
+    own = [kind for kind in kinds if kind.__module__.split(".")[0] != "torch"]
+    digest.update("\n".join(sorted(map(class_source, own))).encode())
     for name, tensor in sorted(module.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())

@@ -82,7 +82,7 @@ def load_embeddings(cohort, models: Iterable[str] | None = None) -> Embeddings:
 
 
 #: Where models differ in their weights, the label names the least trained.
-_CAUTION = ("untrained", "teaching encoder", "released weights")
+_CAUTION = ("untrained", "teaching encoder", "released weights", "own weights")
 
 
 def edition_with_features(edition: str | None, cohorts: Iterable[str]) -> tuple[str, str]:

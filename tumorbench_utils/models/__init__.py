@@ -9,16 +9,18 @@ Examples
 512
 """
 
-import re
+import torch
 
 from tumorbench_utils.models.base import FoundationModel, ModelCard
 from tumorbench_utils.models.checkpoint import CheckpointError, LoadReport
+from tumorbench_utils.models.checks import check_key
 from tumorbench_utils.models.ct_clip_vit import CTCLIP
 from tumorbench_utils.models.ct_fm import CTFM
 from tumorbench_utils.models.fmcib import FMCIB
 from tumorbench_utils.models.medimageinsight import MedImageInsight
 from tumorbench_utils.models.merlin import Merlin
 from tumorbench_utils.models.models_genesis import ModelsGenesis
+from tumorbench_utils.models.own import OwnModel, check_model, from_function, from_module
 from tumorbench_utils.models.pasta import PASTA
 from tumorbench_utils.models.suprem import SuPreM
 from tumorbench_utils.models.vista3d import VISTA3D
@@ -31,6 +33,9 @@ __all__ = [
     "FoundationModel",
     "LoadReport",
     "ModelCard",
+    "check_model",
+    "from_function",
+    "from_module",
     "get_model",
     "register",
 ]
@@ -58,31 +63,45 @@ def get_model(name: str) -> FoundationModel:
     return MODELS[name]
 
 
-def register(model: FoundationModel) -> None:
-    """Add a model to :data:`MODELS` under its key.
+def register(model: FoundationModel, *, replace: bool = False) -> None:
+    """Add a model to :data:`MODELS` under its key, after a trial on a few made-up patches.
 
     Parameters
     ----------
     model : FoundationModel
-        An instance (not the class) of your own subclass, or anything with the same members.
+        From :func:`from_module` or :func:`from_function`, an instance (not the class) of your own
+        subclass, or anything with the same members.
+    replace : bool
+        Put it in the place of a model of yours with the same key, as when a cell is run again.
 
     Raises
     ------
     TypeError
         If it is a class, or lacks something that every model has.
     ValueError
-        If the key is not a plain name, or is taken.
+        If the key is not a plain name, or is taken, or if the model fails :func:`check_model`.
     """
     members = ("key", "card", "spec", "dim", "build", "load_checkpoint", "encode")
-    lacking = [name for name in members if not hasattr(model, name)]
     if isinstance(model, type):
         raise TypeError(f"register takes an instance: register({model.__name__}())")
+    if isinstance(model, torch.nn.Module):
+        raise TypeError("register takes a model: register(from_module('a_name', module))")
+    lacking = [name for name in members if not hasattr(model, name)]
     if lacking:
         raise TypeError(f"{type(model).__name__} lacks {', '.join(lacking)}")
-    if not isinstance(model.key, str) or not re.fullmatch(r"[\w-]+", model.key):
-        raise ValueError(f"the key {model.key!r} is not a plain name (letters, digits, _ and -)")
-    if model.key in MODELS:
-        raise ValueError(f"there is a model with the key {model.key!r} already")
+    check_key(model.key)
+    if model.key in _TEN:
+        raise ValueError(
+            f"there is a model with the key {model.key!r} already, one of the benchmark; choose "
+            "another"
+        )
+    if model.key in MODELS and not replace:
+        raise ValueError(
+            f"there is a model with the key {model.key!r} already; replace=True puts this one in "
+            "its place"
+        )
+    if not isinstance(model, OwnModel):  # these were tried when they were made
+        check_model(model)
     MODELS[model.key] = model
 
 
@@ -98,4 +117,6 @@ for _model in (
     MedImageInsight(),
     ModelsGenesis(),
 ):
-    register(_model)
+    MODELS[_model.key] = _model
+
+_TEN = frozenset(MODELS)

@@ -6,6 +6,7 @@ fills it from the released file; ``encode`` is the forward pass with checked inp
 """
 
 import contextlib
+import numbers
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from tumorbench_utils.models.checkpoint import (
+    WRAPPERS,
     CheckpointError,
     LoadReport,
     flatten,
     matches,
     read_checkpoint,
     some,
+    unusable,
 )
+from tumorbench_utils.models.checks import check_output, check_seed, device_of
 from tumorbench_utils.patches import PatchSpec
 from tumorbench_utils.settings import unknown
 
@@ -29,7 +33,7 @@ SIZES = ("full", "compact")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Facts about a released model. None means: not known to us.
+    """Facts about a model; only the title is needed. None or empty means: not known to us.
 
     Attributes
     ----------
@@ -37,7 +41,7 @@ class ModelCard:
         Name as its authors write it.
     paper : str
         Authors, title and venue.
-    year : int
+    year : int or None
     doi : str or None
     citation : str
         BibTeX key.
@@ -49,8 +53,8 @@ class ModelCard:
         Licence of the weights, or of the code where nothing else is stated (which is said).
     allows : str
         What that means for a reader of the book.
-    access : {"open", "gated"}
-        Whether the file can be had without an account.
+    access : {"open", "gated", "own"}
+        Whether the file can be had without an account; ``"own"`` for a model of the reader's.
     gate : str
         What to do to get a gated file; empty for open ones.
     source : str
@@ -73,25 +77,25 @@ class ModelCard:
     """
 
     title: str
-    paper: str
-    year: int
-    doi: str | None
-    citation: str
-    strategy: str
-    data: str
-    licence: str
-    allows: str
-    access: str
+    paper: str = ""
+    year: int | None = None
+    doi: str | None = None
+    citation: str = ""
+    strategy: str = ""
+    data: str = ""
+    licence: str = ""
+    allows: str = ""
+    access: str = "own"
     gate: str = ""
-    source: str
-    file: str
+    source: str = ""
+    file: str = ""
     repo: str | None = None
     repo_type: str = "model"
     url: str | None = None
     file_bytes: int | None = None
-    native_input: str
-    native_spec: PatchSpec | None
-    parameters: int
+    native_input: str = ""
+    native_spec: PatchSpec | None = None
+    parameters: int = 0
 
 
 class FoundationModel:
@@ -113,7 +117,8 @@ class FoundationModel:
         Top-level keys of the released file that hold the state dict (common ones are known).
     prefixes : tuple of str
         Prefixes that the encoder's tensors may carry in the released file, the usual one first;
-        each is also tried after ``module.``. No prefix at all is tried last.
+        each is also tried after the names of common wrappers (``module.``, ``_orig_mod.``). No
+        prefix at all is tried last.
     unused : tuple of str
         Patterns of released names (with prefix) of parts that the encoder does not have.
     optional : tuple of str
@@ -147,15 +152,17 @@ class FoundationModel:
             ``"full"`` is the released architecture, tensor by tensor. ``"compact"`` is the
             teaching encoder: the same family with fewer and narrower layers.
         seed : int
-            The weights are a function of `seed`; torch's global random state is not touched.
+            The weights are a function of `seed` (not negative); torch's global random state is
+            not touched.
 
         Raises
         ------
         ValueError
-            If `size` is neither of the two.
+            If `size` is neither of the two, or `seed` is not such a number.
         """
-        if size not in SIZES:
+        if not isinstance(size, str) or size not in SIZES:
             raise ValueError(unknown("size", size, SIZES))
+        seed = check_seed(seed)
         # Inside ``torch.device("meta")`` names and shapes come without memory.
         device = "meta" if torch.get_default_device().type == "meta" else "cpu"
         with torch.random.fork_rng(devices=[]), torch.device(device):
@@ -174,7 +181,8 @@ class FoundationModel:
         Parameters
         ----------
         module : torch.nn.Module
-            As made by :meth:`build`. Values are converted to its types and device.
+            As made by :meth:`build`. Values are converted to its types and device. One on the
+            meta device is only compared with the checkpoint, by names and shapes.
         source : path-like or mapping of str to Tensor
             The released file, or its contents, with the names and wrapping of the release.
 
@@ -188,8 +196,15 @@ class FoundationModel:
             If there is no such file.
         CheckpointError
             If the file is not one that can be read safely, or if a tensor that the encoder needs
-            is missing, of another shape or type, or not finite. `module` is then unchanged.
+            is missing, of another shape or type, without values, or not finite in the type of the
+            encoder. `module` is then unchanged.
+        TypeError
+            If `module` is no module, or `source` neither path nor mapping.
         """
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"module is a torch.nn.Module as made by build(), not {type(module).__name__}"
+            )
         if isinstance(source, Mapping):
             where, content = "the state dict", source
         elif isinstance(source, (str, os.PathLike)):
@@ -204,12 +219,15 @@ class FoundationModel:
         names, prefix = self._find(own, released)
         needed = [n for n in own if not matches(n, self.optional)]
         self._check(where, own, needed, released, names, prefix)
+        # What nobody reads does no harm in any shape, and no good either.
+        useless = {r for n, r in names.items() if unusable(own[n], released[r])}
+        names = {n: r for n, r in names.items() if r not in useless}
         with torch.no_grad():
             for name, released_name in names.items():
                 own[name].copy_(released[released_name])
         matched = list(names.values())
         left = [n for n in released if n not in set(matched)]
-        ignored = [n for n in left if matches(n, self.unused)]
+        ignored = [n for n in left if n in useless or matches(n, self.unused)]
         return LoadReport(
             matched=matched,
             missing=[n for n in own if n not in names],
@@ -219,7 +237,9 @@ class FoundationModel:
 
     def _find(self, own: Mapping, released: Mapping) -> tuple[dict[str, str], str]:
         """Return {own name: released name} under the prefix that explains most, and the prefix."""
-        prefixes = [outer + p for p in self.prefixes for outer in ("", "module.")] + [""]
+        prefixes = [outer + p for p in self.prefixes for outer in WRAPPERS]
+        # Not "module." alone: what a model keeps under another prefix is another's under this one.
+        prefixes += ["_orig_mod.", ""]
         best: dict[str, str] = {}
         chosen = prefixes[0]
         for prefix in dict.fromkeys(prefixes):
@@ -234,25 +254,20 @@ class FoundationModel:
 
     def _check(self, where, own, needed, released, names, prefix) -> None:
         """Raise if a checkpoint does not hold what the encoder needs."""
+        if not needed:
+            raise CheckpointError(f"{self.key} has no weights to load")
         missing = [n for n in needed if n not in names]
         if len(missing) == len(needed):
-            expected = f"{prefix}{needed[0]}" if needed else "none"
+            file = f" ({self.card.file})" if self.card.file else ""
             raise CheckpointError(
                 f"{where} is no checkpoint of {self.key}: none of its {len(needed)} tensors is in "
-                f"it. Expected names like {expected!r} ({self.card.file}); "
+                f"it. Expected names like {prefix + needed[0]!r}{file}; "
                 f"came {some(map(repr, released))}"
             )
         problems = [f"missing: {some(prefix + n for n in missing)}"] if missing else []
-        for name, released_name in names.items():
-            want, came = own[name], released[released_name]
-            if want.shape != came.shape:
-                problems.append(
-                    f"{released_name}: shape {tuple(want.shape)} expected, {tuple(came.shape)} came"
-                )
-            elif want.is_floating_point() != came.is_floating_point():
-                problems.append(f"{released_name}: type {want.dtype} expected, {came.dtype} came")
-            elif came.is_floating_point() and not torch.isfinite(came).all():
-                problems.append(f"{released_name}: holds values that are not finite")
+        for name in needed:
+            if name in names and (why := unusable(own[name], released[names[name]])):
+                problems.append(f"{names[name]}: {why}")
         if problems:
             raise CheckpointError(
                 f"{where} does not fit this {self.key} encoder ({len(names)} of {len(own)} tensors "
@@ -283,8 +298,9 @@ class FoundationModel:
         batch_size : int
             Patches per forward pass; changes memory and speed, not the result.
         autocast : torch.dtype, optional
-            Run in mixed precision, for example ``torch.bfloat16``. Off by default, since it
-            changes the embeddings (about the third digit).
+            Run in mixed precision: ``torch.bfloat16`` or ``torch.float16``. Off by default, since
+            it changes the embeddings: about the third digit, but for CT-CLIP, whose tokens can
+            then fall to other rows of its codebook, a good part of the embedding.
 
         Returns
         -------
@@ -294,38 +310,56 @@ class FoundationModel:
         Raises
         ------
         TypeError
-            If `patches` is not a floating-point tensor.
+            If `patches` is not a dense floating-point tensor, `module` no module, or `spec` no
+            PatchSpec.
         ValueError
             If shape, channels or range are not those of the specification, if a value is not
-            finite, or if `batch_size` is not positive.
+            finite, if `batch_size` is not positive or `autocast` no 16-bit type, if `module` has
+            no values (meta device), or if it gives anything but finite embeddings (n, dim).
         """
-        spec = spec or self.spec
+        spec = self.spec if spec is None else spec
         self._check_patches(patches, spec)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size is a positive integer, not {batch_size!r}")
-        device = next((p.device for p in module.parameters()), patches.device)
+        batch_size = self._check_run(module, batch_size, autocast)
+        device = device_of(module, patches.device)
         result = torch.empty(len(patches), self.dim, device=patches.device)
         mixed = torch.autocast(device.type, autocast, enabled=autocast is not None)
         with _evaluating(module), torch.inference_mode(), mixed:
             for start in range(0, len(patches), batch_size):
                 batch = patches[start : start + batch_size].to(device, torch.float32)
-                output = module(batch)
-                if output.shape != (len(batch), self.dim):
-                    raise ValueError(
-                        f"{self.key} gave embeddings of shape {tuple(output.shape)} for patches of "
-                        f"shape {tuple(batch.shape)}; ({len(batch)}, {self.dim}) was expected"
-                    )
+                output = check_output(self.key, module(batch), len(batch), self.dim)
                 result[start : start + batch_size] = output.to(result)
-        if not torch.isfinite(result).all():
-            raise ValueError(f"{self.key} gave embeddings that are not finite; check its weights")
+        wrong = (~torch.isfinite(result).all(dim=1)).nonzero().flatten().tolist()
+        if wrong:
+            raise ValueError(
+                f"{self.key} gave embeddings that are not finite for {len(wrong)} of "
+                f"{len(result)} patches ({some(map(str, wrong))}); check its weights"
+            )
         return result
 
+    def _check_run(self, module, batch_size, autocast) -> int:
+        """Return the batch size after a look at what `encode` is told beside the patches."""
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"module is a torch.nn.Module as made by build(), not {type(module).__name__}"
+            )
+        whole = isinstance(batch_size, numbers.Integral) and not isinstance(batch_size, bool)
+        if not whole or batch_size < 1:
+            raise ValueError(f"batch_size is a positive integer, not {batch_size!r}")
+        half = (torch.float16, torch.bfloat16)
+        if autocast is not None and autocast not in half:
+            raise ValueError(f"autocast is torch.float16 or torch.bfloat16, not {autocast!r}")
+        return int(batch_size)
+
     def _check_patches(self, patches: Tensor, spec: PatchSpec) -> None:
+        if not isinstance(spec, PatchSpec):
+            raise TypeError(f"spec is a PatchSpec, not {type(spec).__name__}")
         if not isinstance(patches, Tensor):
             raise TypeError(
                 f"patches is a torch.Tensor, not {type(patches).__name__}; "
                 "use torch.from_numpy(numpy.stack(...))[:, None]"
             )
+        if patches.layout != torch.strided or patches.is_meta:
+            raise TypeError("patches is a dense tensor with values, not a sparse or meta one")
         if not patches.is_floating_point():
             raise TypeError(f"patches are floating-point numbers, not {patches.dtype}")
         want = (1, *spec.size)

@@ -21,6 +21,9 @@ import torch
 #: Top-level keys under which training code commonly keeps the weights.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network")
 
+#: What data-parallel training and ``torch.compile`` put before the names of a network.
+WRAPPERS = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
+
 _SHOWN = 6
 
 _REFUSED = (
@@ -42,9 +45,9 @@ class LoadReport:
     matched : list of str
         Tensors that were loaded, by their names in the checkpoint.
     missing : list of str
-        Tensors of the encoder that the checkpoint does not have and that no forward pass reads
-        (counters and unused running statistics), by their names in the encoder. A tensor that is
-        read and missing is an error.
+        Tensors of the encoder that the checkpoint does not have, or not usably, and that no
+        forward pass reads (counters and unused running statistics), by their names in the encoder.
+        A tensor that is read and missing is an error.
     unexpected : list of str
         Tensors of the checkpoint that nobody knows.
     ignored : list of str
@@ -72,6 +75,23 @@ def some(names: Iterable[str]) -> str:
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Tell whether a tensor name matches one of some shell-style patterns."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def unusable(want: torch.Tensor, came: torch.Tensor) -> str:
+    """Return why a released tensor cannot be copied into the encoder's; empty if it can."""
+    if came.layout != torch.strided or came.is_quantized:
+        return f"a dense tensor expected, a {'quantized' if came.is_quantized else 'sparse'} came"
+    if want.shape != came.shape:
+        return f"shape {tuple(want.shape)} expected, {tuple(came.shape)} came"
+    if want.is_floating_point() != came.is_floating_point() or came.is_complex():
+        return f"type {want.dtype} expected, {came.dtype} came"
+    if want.is_meta:
+        return ""
+    if came.is_meta:
+        return "has a shape and no values (meta device)"
+    if not torch.isfinite(came.to(want.dtype)).all():  # in 64 bits it may have been
+        return f"holds values that are not finite as {want.dtype}"
+    return ""
 
 
 def refuse_other_content(path: Path, head: bytes, size: int) -> None:
