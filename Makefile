@@ -1,6 +1,6 @@
 # Two commands matter: `make test` and `make book`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test pages lab chapter clean
+.PHONY: help book test pages lab chapter slides exercises handouts clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +14,7 @@ NOTEBOOKS = $(shell git ls-files 'notebooks/*.ipynb' 2>/dev/null || find noteboo
 STRIP = $(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.tumorbench"
 
 help:  ## list the commands
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else "Python 3.10 to 3.13 is needed, this is %d.%d; call: make PYTHON=python3.11 ..." % v)'
@@ -41,6 +41,15 @@ lab: $(READY)  ## open JupyterLab on the chapters
 
 chapter: $(READY)  ## run one chapter: make chapter NAME=foundations/phantoms
 	@$(BIN)/tumorbench book --chapter "$(NAME)" --force
+
+slides: book  ## slides of every chapter, cut from the pages (reveal.js, offline)
+	@$(BIN)/python -c 'import pathlib; print(pathlib.Path("_build/html/slides/index.html").resolve())'
+
+exercises: $(READY)  ## every chapter without its solutions, for students
+	@$(BIN)/python _ext/book_notebooks.py _build/exercises
+
+handouts: book  ## a PDF of every chapter without solutions (needs Chromium)
+	@$(BIN)/python _ext/book_handouts.py _build/handouts
 
 clean:  ## remove the pages, the executed chapters and the computed data
 	rm -rf _build _cache

@@ -4,6 +4,8 @@
 - ``{execution-status}`` lists every chapter with its run time, edition and versions.
 - The banner on every page says which edition was built.
 - MathJax and plotly are served from the book itself.
+- Beside the pages lie the slides and two kinds of notebooks of every chapter (``book_slides``,
+  ``book_notebooks``); every chapter carries the boxes of ``book_boxes``.
 """
 
 import json
@@ -12,11 +14,15 @@ from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
 
+import book_notebooks
+import book_slides
+from book_boxes import Boxes, CiteThisBook, QuizAnswers
+from book_facts import citation, colab
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from tumorbench_utils import settings
+from tumorbench_utils import book, settings
 
 BANNERS = {
     "phantom": "Phantom edition: all scans are procedural and all networks are small teaching "
@@ -97,6 +103,11 @@ def set_banner(app: Sphinx, config) -> None:
     """Say on every page which edition was built."""
     options = dict(config.html_theme_options)
     options["announcement"] = BANNERS[settings.edition()]
+    cff = citation()
+    options["extra_footer"] = (
+        f"<p>Cite as: {cff['authors'][0]['name']}, {cff['title']}, version {cff['version']}, "
+        f"{str(cff['date-released'])[:4]}, {cff['repository-code']}</p>"
+    )
     config.html_theme_options = options
     config.mathjax_path = "tex-svg.js"
 
@@ -113,10 +124,32 @@ def drop_second_thebe(app: Sphinx, page, template, context, doctree) -> None:
     context["script_files"] = kept
 
 
+def send_colab_to_copies(app: Sphinx, page, template, context, doctree) -> None:
+    """Let the Colab button open the copy whose first cell installs the book."""
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("text") == "Colab":
+                button["url"] = colab(page.removeprefix("notebooks/"))
+
+
+def write_companions(app: Sphinx, error: Exception | None) -> None:
+    """Write slides and notebooks of every chapter beside the finished pages."""
+    if error is None and app.builder.name == "html":
+        html = Path(app.outdir)
+        book_slides.write(html, book.chapters(Path(app.srcdir)))
+        book_notebooks.write(html / "launch", book_notebooks.for_launch)
+        book_notebooks.write(html / "exercises", book_notebooks.for_students)
+
+
 def setup(app: Sphinx) -> dict:
     app.add_role("run-time", RunTime())
     app.add_directive("execution-status", ExecutionStatus)
+    app.add_directive("quiz-answers", QuizAnswers)
+    app.add_directive("cite-this-book", CiteThisBook)
+    app.add_transform(Boxes)
     app.connect("builder-inited", copy_scripts)
     app.connect("config-inited", set_banner)
     app.connect("html-page-context", drop_second_thebe, priority=900)
+    app.connect("html-page-context", send_colab_to_copies, priority=900)
+    app.connect("build-finished", write_companions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -43,7 +43,16 @@ COMPUTING = (
 )
 
 _PACKAGE = "tumorbench_utils"
-_CODE = ("_config.yml", "_toc.yml", "references.bib", "_ext", "_static", "notebooks", "index.md")
+_CODE = (
+    "_config.yml",
+    "_toc.yml",
+    "CITATION.cff",
+    "references.bib",
+    "_ext",
+    "_static",
+    "notebooks",
+    "index.md",
+)
 
 
 class BookError(RuntimeError):

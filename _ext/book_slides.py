@@ -1,0 +1,251 @@
+"""Slides cut from the built pages: what a chapter shows is what its slides show.
+
+A slide holds one thing: the question, a paragraph, a figure, a table, a result, an exercise. Code
+stays in the chapter; prose beyond the first paragraph of a run becomes speaker notes (key S).
+reveal.js comes with the package sphinx-revealjs and is copied beside the pages.
+"""
+
+import copy
+import posixpath
+import re
+import shutil
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from bs4 import BeautifulSoup, Tag
+
+#: Sections of the page template that are for reading at the desk.
+SKIPPED = {"Prerequisites", "Setup", "References"}
+#: Rows of a table that fit a slide.
+ROWS = 11
+#: Words that stand beside an output.
+WORDS = 50
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} (slides)</title>
+<link rel="icon" href="{up}_static/logo.svg">
+<link rel="stylesheet" href="{up}_static/reveal/dist/reveal.css">
+<link rel="stylesheet" href="{up}_static/reveal/dist/theme/white.css">
+<link rel="stylesheet" href="{up}_static/pygments.css">
+<link rel="stylesheet" href="{up}_static/slides.css">
+{maths}
+</head>
+<body>
+<div class="reveal"><div class="slides">
+{slides}
+</div></div>
+<p class="deck-foot"><a href="{chapter}">{title}</a> &middot; {banner}</p>
+<script src="{up}_static/reveal/dist/reveal.js"></script>
+<script src="{up}_static/reveal/plugin/notes/notes.js"></script>
+<script>
+Reveal.initialize({{
+  width: 1280, height: 720, margin: 0.06, center: false, hash: true, slideNumber: "c/t",
+  transition: "none", plugins: [RevealNotes],
+}});
+</script>
+</body>
+</html>
+"""
+
+
+def _text(node: Tag) -> str:
+    return " ".join(node.get_text(" ").split())
+
+
+def _is_output(node: Tag) -> bool:
+    """Whether a block shows something: a figure, a table, a picture."""
+    return bool(node.name in ("figure", "table") or node.find(["figure", "img", "table"]))
+
+
+def _blocks(section: Tag):
+    """Yield ``(kind, block)`` of a section in order: prose, result, output or heading."""
+    for child in section.find_all(recursive=False):
+        classes = child.get("class", [])
+        if child.name == "section":
+            yield from _blocks(child)
+        elif child.name in ("h2", "h3", "h4"):
+            yield "heading", child
+        elif "cell" in classes:
+            for output in child.select("div.cell_output"):
+                for part in output.find_all(recursive=False):
+                    if part.find("script") or "plotly" in str(part)[:2000]:
+                        continue
+                    yield ("output" if _is_output(part) else "result"), part
+        elif child.name in ("p", "ul", "ol", "dl", "div", "table", "figure"):
+            yield ("output" if _is_output(child) else "prose"), child
+
+
+def _shorten(block: Tag) -> Tag:
+    """Return a copy of an output whose tables keep the rows that a slide can show."""
+    block = copy.copy(block)
+    for table in [block] if block.name == "table" else block.find_all("table"):
+        rows = table.select("tbody > tr")
+        for row in rows[ROWS:]:
+            row.decompose()
+        if len(rows) > ROWS:
+            note = BeautifulSoup(f"<p>The first {ROWS} of {len(rows)} rows.</p>", "html.parser")
+            table.insert_after(note)
+    return block
+
+
+def _slide(heading: str, content: str, notes: str = "", kind: str = "") -> str:
+    aside = f'<aside class="notes">{escape(notes)}</aside>' if notes else ""
+    name = f' class="{kind}"' if kind else ""
+    return f"<section{name}><h2>{escape(heading)}</h2>{content}{aside}</section>"
+
+
+def _body(section: Tag) -> list[str]:
+    """Return the slides of one section of the body.
+
+    A short text before an output stands above it, a short result after it stands below.
+    """
+    heading, slides, run = "", [], False
+    shown, notes, kind_of = [], [], ""
+
+    def close() -> None:
+        nonlocal kind_of
+        if shown:
+            content = "".join(str(block) for block in shown)
+            slides.append(_slide(heading, content, "\n".join(notes), kind_of))
+        shown.clear()
+        notes.clear()
+        kind_of = ""
+
+    def fits(block: Tag | None = None) -> bool:
+        blocks = [b for b in shown if not _is_output(b)] + [block] * (block is not None)
+        return sum(len(_text(b).split()) for b in blocks) <= WORDS
+
+    for kind, block in _blocks(section):
+        if kind == "heading":
+            close()
+            heading, run = _text(block).rstrip("# "), False
+        elif kind == "output":
+            if kind_of or not fits():
+                close()
+            shown.append(_shorten(block))
+            kind_of, run = "shows", False
+        elif kind == "result":
+            if kind_of and not fits(block):
+                close()
+            shown.append(block)
+            run = False
+        else:
+            if kind_of:
+                close()
+            notes.append(_text(block))
+            if not run:
+                shown.append(block)
+            run = True
+    close()
+    return slides
+
+
+def _exercises(section: Tag) -> list[str]:
+    """Return a slide per question, exercise and solution."""
+    slides = []
+    for quiz in section.select("div.quiz"):
+        slides.append(_slide("Check yourself", str(quiz)))
+    for box in section.select("div.exercise, div.solution"):
+        solution = "solution" in box["class"]
+        inner = box.select("div.cell, section > p") if solution else box.select("section > *")
+        inner = [part for part in inner if not part.find_parent("details")]
+        slides.append(
+            _slide(
+                "Solution" if solution else "Exercise",
+                "".join(str(_shorten(part)) for part in inner),
+                kind="solution" if solution else "",
+            )
+        )
+    return slides
+
+
+def deck(page: str, name: str) -> str:
+    """Return the slides of a built chapter as one HTML page.
+
+    Parameters
+    ----------
+    page : str
+        HTML of the chapter.
+    name : str
+        ``PART/NAME``. The slides lie at ``slides/PART/NAME.html``, as deep as the chapter at
+        ``notebooks/PART/NAME.html``, so that paths of images hold for both.
+
+    Raises
+    ------
+    ValueError
+        If the page has no article.
+    """
+    soup = BeautifulSoup(page, "html.parser")
+    article = soup.select_one("article.bd-article")
+    if article is None or article.find("h1") is None:
+        raise ValueError(f"{name}: the page holds no article with a title")
+    for node in article.select("a.headerlink, button, style, script"):
+        node.decompose()
+    up = "../" * (name.count("/") + 1)
+    chapter = f"{up}notebooks/{name}.html"
+    for link in article.select("a[href]"):
+        target = link["href"]
+        if target.startswith("#"):
+            link["href"] = chapter + target
+        elif "://" not in target:
+            folder = posixpath.dirname(f"notebooks/{name}")
+            link["href"] = up + posixpath.normpath(posixpath.join(folder, target))
+    title = _text(article.find("h1"))
+    top = article.find("section")
+    question = top.find("div", class_="admonition", recursive=False)
+    columns = [[f"<section><h1>{escape(title)}</h1>{question or ''}</section>"]]
+    for section in top.find_all("section", recursive=False):
+        heading = _text(section.find("h2"))
+        if heading in SKIPPED:
+            continue
+        columns.append(_exercises(section) if heading == "Exercises" else _body(section))
+    slides = "\n".join(
+        column[0] if len(column) == 1 else "<section>\n" + "\n".join(column) + "\n</section>"
+        for column in columns
+        if column
+    )
+    # Identifiers may appear once: those of the page stay with the page.
+    slides = re.sub(r' id="[^"]*"', "", slides)
+    banner = soup.select_one(".bd-header-announcement")
+    has_maths = "\\(" in slides or "\\[" in slides
+    maths = f'<script defer src="{up}_static/tex-svg.js"></script>' if has_maths else ""
+    return _PAGE.format(
+        title=escape(title),
+        up=up,
+        maths=maths,
+        slides=slides,
+        chapter=chapter,
+        banner=escape(_text(banner)) if banner else "",
+    )
+
+
+def write(html: Path, names: list[str]) -> None:
+    """Write the slides of the named chapters, a list of them, and reveal.js below `html`."""
+    source = files("sphinx_revealjs") / "_static" / "revealjs"
+    target = html / "_static" / "reveal"
+    for part in ("dist", "plugin/notes"):
+        shutil.copytree(str(source.joinpath(part)), target / part, dirs_exist_ok=True)
+    shutil.copy2(str(source / "LICENSE"), target / "LICENSE")
+    entries = []
+    for name in names:
+        page = (html / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
+        path = html / "slides" / f"{name}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = deck(page, name)
+        path.write_text(made, encoding="utf-8")
+        title = re.search(r"<title>(.*) \(slides\)</title>", made).group(1)
+        entries.append(f'<li><a href="{name}.html">{title}</a></li>')
+    (html / "slides" / "index.html").write_text(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Slides</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="../_static/logo.svg">'
+        '<link rel="stylesheet" href="../_static/slides.css"></head><body class="deck-list">'
+        f"<h1>Slides</h1><ol>{''.join(entries)}</ol></body></html>",
+        encoding="utf-8",
+    )
