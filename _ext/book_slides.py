@@ -5,7 +5,6 @@ stays in the chapter; prose beyond the first paragraph of a run becomes speaker 
 reveal.js comes with the package sphinx-revealjs and is copied beside the pages.
 """
 
-import copy
 import posixpath
 import re
 import shutil
@@ -83,8 +82,9 @@ def _blocks(section: Tag):
 
 def _shorten(block: Tag) -> Tag:
     """Return a copy of an output whose tables keep the rows that a slide can show."""
-    block = copy.copy(block)
-    for table in [block] if block.name == "table" else block.find_all("table"):
+    # A wrapper, so that a note can stand beside a table that is the whole block.
+    block = BeautifulSoup(f"<div>{block}</div>", "html.parser").div
+    for table in block.find_all("table"):
         rows = table.select("tbody > tr")
         for row in rows[ROWS:]:
             row.decompose()
