@@ -115,7 +115,7 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path_factory):
 
 
 def test_headers_and_files_that_are_not_right(folder):
-    with pytest.raises(CohortError, match="no column 'patient_id'|no column patient_id"):
+    with pytest.raises(CohortError, match="no column patient_id"):
         read_own_table(write(folder, header=HEADER.replace("patient_id", "case")))
     with pytest.raises(CohortError, match="coord_x, coord_y, coord_z or mask_path"):
         read_own_table(write(folder, header=HEADER.replace("coord_", "c")))
@@ -123,7 +123,7 @@ def test_headers_and_files_that_are_not_right(folder):
         read_own_table(write(folder), columns={"label": "note"})
     with pytest.raises(CohortError, match="did you mean note"):
         read_own_table(write(folder), columns={"label": "nota"})
-    with pytest.raises(CohortError, match="'values' names|`values` names the column 'stage'"):
+    with pytest.raises(CohortError, match="names the column 'stage'"):
         read_own_table(write(folder), values={"stage": {"a": 1}})
     with pytest.raises(CohortError, match="parted by ';'"):
         read_own_table(write(folder, [r.replace(",", ";") for r in ROWS], HEADER.replace(",", ";")))

@@ -20,7 +20,8 @@ LAYERS = [
     {"endpoints"},
     {"submissions"},
     {"plots"},
-    {"cohort_pages", "model_pages", "leaderboard"},
+    {"cohort_pages", "model_pages", "leaderboard", "webpage"},
+    {"check_cohort"},
     {"book"},
     {"cli"},
 ]

@@ -18,6 +18,11 @@ _WINDOWS_HU = {"lung": (-1100, 300), "kidney": (-120, 240), "liver": (-80, 200)}
 _BOOTSTRAP = "patient bootstrap"
 
 
+def window_hu(card: CohortCard) -> tuple[int, int]:
+    """Return what is black and what is white in pictures of a cohort; wide if no organ is known."""
+    return _WINDOWS_HU.get(card.organ, (-1000, 400))
+
+
 def facts(card: CohortCard) -> pd.DataFrame:
     """Return the facts of a card, one per row."""
     rows = {
@@ -158,8 +163,7 @@ def draw_gallery(axes: np.ndarray, cohort: Cohort, rows: pd.DataFrame) -> np.nda
     rows : DataFrame
         Rows of its table.
     """
-    window = _WINDOWS_HU[cohort.card.organ]
-    spec = PatchSpec("SPL", (1, 1, 1), (64, 64, 64), window)
+    spec = PatchSpec("SPL", (1, 1, 1), (64, 64, 64), window_hu(cohort.card))
     for one, row in zip(axes.flat, rows.to_dict("records"), strict=True):
         seed = [row["coord_x"], row["coord_y"], row["coord_z"]]
         one.imshow(extract_patches(row["image_path"], [seed], [spec])[0][0][32], vmin=0, vmax=1)

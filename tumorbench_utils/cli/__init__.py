@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tumorbench_utils.cli import book, cohorts, embed, results, weights
+from tumorbench_utils.cli import book, check_cohort, cohorts, embed, results, weights
 
 cli = typer.Typer(
     name="tumorbench",
@@ -18,11 +18,12 @@ cli.add_typer(weights.weights, name="weights")
 cli.command("embed")(embed.embed)
 cli.command("import-released")(embed.import_released)
 cli.add_typer(results.results, name="results")
+cli.command("check-cohort")(check_cohort.check_cohort)
 
 
 @cli.callback()
 def _main() -> None:
-    """Build the book, fetch cohorts and weights, compute embeddings, list results."""
+    """Build the book, fetch cohorts and weights, compute embeddings, list results, report."""
 
 
 def app() -> None:
