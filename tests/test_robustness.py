@@ -121,6 +121,90 @@ def test_variance_components_recover_the_truth():
     assert mean["interaction"] < 0.05
 
 
+def test_reproducibility_by_hand():
+    # Two scanners, one 3 above the other; nothing else varies but the subject.
+    values = np.array([[1, 4.0], [5, 8], [9, 12]])
+    found = robustness.variance_components(values, n=10)
+    assert found.loc["condition", "value"] == pytest.approx(4.5)
+    assert found.loc["residual", "value"] == pytest.approx(0)
+    rdc = robustness.reproducibility_coefficient(values, n=10)
+    assert rdc == pytest.approx([2.771808 * np.sqrt(4.5)] * 3, abs=1e-5)
+
+
+def test_components_equal_the_icc_of_two_measurements(rng):
+    first, second = pairs(rng, shift=2)
+    value = robustness.variance_components(np.c_[first, second], n=2)["value"]
+    assert value["subject"] / value.sum() == pytest.approx(robustness.icc(first, second).value)
+    rest = value["residual"]
+    consistency = robustness.icc(first, second, "C1").value
+    assert value["subject"] / (value["subject"] + rest) == pytest.approx(consistency)
+
+
+def test_reproducibility_interval_covers_for_its_scanners():
+    scanners, hits = np.array([-2.0, 0, 1, 3]), 0
+    truth = 1.959964 * np.sqrt(2) * np.sqrt(scanners.var(ddof=1) + 0.5**2 + 1)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        own = 0.5 * rng.normal(size=(40, 4, 1))
+        values = rng.normal(0, 3, (40, 1, 1)) + scanners[:, None] + own
+        values = values + rng.normal(size=(40, 4, 2))
+        _, low, high = robustness.reproducibility_coefficient(values, n=200, seed=seed)
+        hits += low <= truth <= high
+    # 200 draws at 95%: three standard errors are 4.6 points; resamples of 40 fall a little short.
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_relative_repeatability_is_in_per_cent():
+    first, second = [11, 19, 30], [10, 20, 28]
+    relative = robustness.repeatability_coefficient(first, second, relative=True)
+    expected = [277.1808 * x for x in robustness.within_cv(first, second)]
+    assert relative == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(robustness.RobustnessError, match="above zero"):
+        robustness.repeatability_coefficient([0, 1, 2], [1, 2, 3], relative=True)
+
+
+def test_reliable_share_by_counting(rng):
+    subjects = rng.normal(size=(30, 40))
+    noise = np.repeat([0.01, 3.0], 20)
+    first, second = (subjects + noise * rng.normal(size=(30, 40)) for _ in range(2))
+    found = robustness.reliable_share(first, second)
+    assert found.value == pytest.approx(0.5)
+    assert found.low <= 0.5 <= found.high
+    first[:, :10] = second[:, :10] = 1.0  # constant components are of no use
+    assert robustness.reliable_share(first, second).value == pytest.approx(0.25)
+    with pytest.raises(robustness.RobustnessError, match="below 1"):
+        robustness.reliable_share(first, second, 1.0)
+
+
+def test_interval_of_the_reliable_share_covers():
+    # The share that a study of this size expects, by simulation, against its intervals.
+    noise = np.linspace(0.1, 0.8, 30)
+
+    def study(seed):
+        rng = np.random.default_rng(seed)
+        subjects = rng.normal(size=(26, 30))
+        return [subjects + noise * rng.normal(size=subjects.shape) for _ in range(2)]
+
+    found = [robustness.reliable_share(*study(seed)) for seed in range(200)]
+    truth = np.mean([f.value for f in found])
+    assert np.mean([f.low <= truth <= f.high for f in found]) >= 0.9
+
+
+def test_profile_holds_what_the_functions_say(rng):
+    first = rng.normal(size=(26, 12))
+    second = first + 0.3 * rng.normal(size=first.shape)
+    row = robustness.profile(first, second)
+    assert row["n"] == 26 and row["chance"] == pytest.approx(1 / 26)
+    again = robustness.reidentification(first, second)
+    assert row["reidentification"] == again.value
+    assert row["reidentification_low"] == again.low
+    assert row["whitened_cosine"] == pytest.approx(
+        robustness.whitened_cosine(first, second)["within"].mean()
+    )
+    assert row["percentile_low"] <= row["percentile"] <= row["percentile_high"]
+    assert not row["collapsed"]
+
+
 def test_negative_components_are_truncated_and_marked():
     values = np.array([[0, 1.0], [1, 0], [0, 1], [1, 0]])
     found = robustness.variance_components(values, n=10)
@@ -219,6 +303,12 @@ def test_what_has_no_variance_or_no_scale_is_named():
         robustness.within_cv([1, 2, -3], [1, 2, 3])
     with pytest.raises(robustness.RobustnessError, match="unknown form"):
         robustness.icc([1, 2, 3], [1, 2, 4], "B1")
+    with pytest.raises(robustness.RobustnessError, match="at least 3 subjects"):
+        robustness.reproducibility_coefficient([[1.0], [2], [3]])
+    with pytest.raises(robustness.RobustnessError, match="numbers"):
+        robustness.reidentification([["a"]] * 3, [[1.0]] * 3)
+    with pytest.raises(robustness.RobustnessError, match="level"):
+        robustness.reidentification(np.eye(3), np.eye(3), level=95)
     with pytest.raises(robustness.RobustnessError, match="every cell"):
         robustness.variance_components([[1, np.nan], [1, 2], [2, 3]])
 
@@ -268,3 +358,59 @@ def test_jitter_of_zero_is_the_embedding_itself(cohort):
     pd.testing.assert_frame_equal(still.loc[0], still.loc[1])
     with pytest.raises(robustness.RobustnessError, match="length in mm"):
         robustness.jitter(cohort, Pixels(), None, -1)
+
+
+def test_jitter_of_several_models_reads_each_scan_once(cohort, monkeypatch):
+    class Half(Pixels):
+        spec = PatchSpec("SPL", size=(4, 4, 4))
+        dim = 1
+
+        def encode(self, module, patches):
+            return patches.mean(dim=(1, 2, 3, 4))[:, None]
+
+    calls = []
+    original = robustness.perturbation.extract_patches
+
+    def counted(image, seeds, specs):
+        calls.append(image)
+        return original(image, seeds, specs)
+
+    monkeypatch.setattr(robustness.perturbation, "extract_patches", counted)
+    pixels, half = robustness.jitter_all(cohort, [(Pixels(), None), (Half(), None)], 3.0, 4, 1)
+    assert sorted(calls) == sorted(cohort.table["image_path"].unique())
+    pd.testing.assert_frame_equal(pixels, robustness.jitter(cohort, Pixels(), None, 3.0, 4, 1))
+    pd.testing.assert_frame_equal(half, robustness.jitter(cohort, Half(), None, 3.0, 4, 1))
+
+
+def test_many_trials_are_cut_in_parts_and_stay_in_order(cohort, monkeypatch):
+    whole = robustness.jitter(cohort, Pixels(), None, 3.0, n=7)
+    monkeypatch.setattr(robustness.perturbation, "_SEEDS", 4)
+    monkeypatch.setattr(robustness.perturbation, "_BATCH", 3)
+    pd.testing.assert_frame_equal(robustness.jitter(cohort, Pixels(), None, 3.0, n=7), whole)
+
+
+def test_equal_patches_are_encoded_once(cohort):
+    counts = []
+
+    class Counting(Pixels):
+        def encode(self, module, patches):
+            counts.append(len(patches))
+            return super().encode(module, patches)
+
+    robustness.jitter(cohort, Counting(), None, 0.0, n=10)
+    assert sum(counts) <= 2 * len(cohort.table)
+    with pytest.raises(robustness.RobustnessError, match="no lesions"):
+        robustness.jitter(SimpleNamespace(table=cohort.table[:0]), Pixels(), None, 1.0)
+    for bad in (0, 2.5, True):
+        with pytest.raises(robustness.RobustnessError, match="whole number"):
+            robustness.jitter(cohort, Pixels(), None, 1.0, n=bad)
+
+
+def test_a_scan_that_cannot_be_made_stops_the_run():
+    def scans():
+        raise OSError("the scanner is broken")
+        yield
+
+    with pytest.raises(OSError, match="broken"):
+        robustness.encode_scans(scans(), [(Pixels(), None)])
+    assert robustness.encode_scans([], [(Pixels(), None)])[0].shape == (0, 8)

@@ -1,7 +1,8 @@
 """The metrology of imaging biomarkers, for single measurements and for embeddings.
 
 Two measurements per subject, ``first`` and ``second``, each with its interval: repeatability,
-agreement, re-identification, and what happens to an embedding when the seed point moves.
+agreement, re-identification; variance components of scanners; what happens to an embedding when
+the seed point moves, the protocol changes, or the lesion loses its structure.
 """
 
 from tumorbench_utils.robustness.agreement import (
@@ -10,19 +11,25 @@ from tumorbench_utils.robustness.agreement import (
     ccc,
     icc,
     repeatability_coefficient,
-    variance_components,
     within_cv,
     within_sd,
+)
+from tumorbench_utils.robustness.components import (
+    reproducibility_coefficient,
+    variance_components,
 )
 from tumorbench_utils.robustness.embeddings import (
     collapse,
     component_icc,
     discriminability,
     effective_rank,
+    profile,
     reidentification,
+    reliable_share,
     whitened_cosine,
 )
-from tumorbench_utils.robustness.perturbation import jitter, shifts
+from tumorbench_utils.robustness.images import perturb, shuffled
+from tumorbench_utils.robustness.perturbation import encode_scans, jitter, jitter_all, shifts
 
 __all__ = [
     "RobustnessError",
@@ -32,11 +39,18 @@ __all__ = [
     "component_icc",
     "discriminability",
     "effective_rank",
+    "encode_scans",
     "icc",
     "jitter",
+    "jitter_all",
+    "perturb",
+    "profile",
     "reidentification",
+    "reliable_share",
     "repeatability_coefficient",
+    "reproducibility_coefficient",
     "shifts",
+    "shuffled",
     "variance_components",
     "whitened_cosine",
     "within_cv",

@@ -74,7 +74,8 @@ def paired(first, second, minimum: int = 3) -> tuple[np.ndarray, np.ndarray]:
     return arrays[0], arrays[1]
 
 
-def _tail(level: float) -> float:
+def tail_of(level: float) -> float:
+    """Return the probability on either side of an interval of this level."""
     if not 0 < level < 1:
         raise RobustnessError(f"level lies between 0 and 1, not {level!r}")
     return (1 - level) / 2
@@ -82,7 +83,7 @@ def _tail(level: float) -> float:
 
 def _root_of_mean_square(mean_square: float, n: int, level: float) -> Estimate:
     """Interval of a standard deviation whose n squares have one degree of freedom each."""
-    tail = _tail(level)
+    tail = tail_of(level)
     value = np.sqrt(mean_square)
     low, high = (value * np.sqrt(n / sps.chi2.ppf(q, n)) for q in (1 - tail, tail))
     return Estimate(float(value), float(low), float(high))
@@ -112,29 +113,44 @@ def within_sd(first, second, *, level: float = 0.95) -> Estimate:
     return _root_of_mean_square(np.mean((first - second) ** 2) / 2, len(first), level)
 
 
-def repeatability_coefficient(first, second, *, level: float = 0.95) -> Estimate:
-    """Return the repeatability coefficient, ``1.96 √2 wSD``, in the unit of the measurement.
+#: Two measurements of one subject differ by less than this many within-subject SD in 95% of cases.
+REPEATABILITY = float(sps.norm.ppf(0.975) * np.sqrt(2))
+
+
+def repeatability_coefficient(
+    first, second, *, relative: bool = False, level: float = 0.95
+) -> Estimate:
+    """Return the repeatability coefficient: RC, or %RC.
 
     Two measurements of one unchanged subject differ by less in 95% of cases.
 
     Parameters
     ----------
     first, second : array-like, shape (n,)
+    relative : bool
+        False: ``1.96 √2 wSD``, in the unit of the measurement. True: ``100 · 1.96 √2 wCV``, in per
+        cent of the measurement, for errors that grow with it.
     level : float
 
     Returns
     -------
     value, low, high : float
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`within_sd`, or :func:`within_cv` where `relative`.
     """
-    factor = sps.norm.ppf(0.975) * np.sqrt(2)
-    return Estimate(*(factor * x for x in within_sd(first, second, level=level)))
+    if relative:
+        found = within_cv(first, second, level=level)
+        return Estimate(*(100 * REPEATABILITY * x for x in found))
+    return Estimate(*(REPEATABILITY * x for x in within_sd(first, second, level=level)))
 
 
 def within_cv(first, second, *, level: float = 0.95) -> Estimate:
     """Return the within-subject coefficient of variation (root mean square; 0.1 is 10%).
 
-    ``wCV² = Σ (d² / 2m²) / n`` for differences d and means m of the pairs; 2.77 wCV is the
-    repeatability coefficient in per cent of the measurement (%RC).
+    ``wCV² = Σ (d² / 2m²) / n`` for differences d and means m of the pairs.
 
     Parameters
     ----------
@@ -185,7 +201,7 @@ def bland_altman(first, second, *, level: float = 0.95) -> pd.DataFrame:
     first, second = paired(first, second)
     difference = first - second
     n, mean, sd = len(difference), difference.mean(), difference.std(ddof=1)
-    tail, z = _tail(level), sps.norm.ppf(0.975)
+    tail, z = tail_of(level), sps.norm.ppf(0.975)
     half = sps.t.ppf(1 - tail, n - 1) * sd / np.sqrt(n)
     inner, outer = (
         sps.nct.ppf(q, n - 1, z * np.sqrt(n)) * sd / np.sqrt(n) for q in (tail, 1 - tail)
@@ -222,7 +238,7 @@ def mean_squares(first: np.ndarray, second: np.ndarray) -> MeanSquares:
 def icc_of(squares: MeanSquares, n: int, form: str, level: float) -> Estimate:
     """Return the ICC and its interval from mean squares; element by element."""
     rows, columns, error = squares
-    tail = _tail(level)
+    tail = tail_of(level)
     with np.errstate(divide="ignore", invalid="ignore"):
         if form == "C1":
             value = (rows - error) / (rows + error)
@@ -311,81 +327,5 @@ def ccc(first, second, *, level: float = 0.95) -> Estimate:
         + 2 * value**3 * (1 - value) * u2 / (r * (1 - value**2) ** 2)
         - value**4 * u2**2 / (2 * r**2 * (1 - value**2) ** 2)
     ) / (len(first) - 2)
-    half = sps.norm.ppf(1 - _tail(level)) * np.sqrt(max(variance, 0))
+    half = sps.norm.ppf(1 - tail_of(level)) * np.sqrt(max(variance, 0))
     return Estimate(float(value), *(float(np.tanh(np.arctanh(value) + s * half)) for s in (-1, 1)))
-
-
-def variance_components(values, *, n: int = 1000, seed: int = 0, level: float = 0.95):
-    """Split the variance of repeated measurements into subjects, conditions and the rest.
-
-    Two crossed random factors; estimates from expected mean squares. A negative estimate means
-    that a component is smaller than its noise: it is set to 0 and marked.
-
-    Parameters
-    ----------
-    values : array-like, shape (subjects, conditions) or (subjects, conditions, replicates)
-        For example one feature of the same lesions on several scanners. Without replicates the
-        interaction is part of ``residual``.
-    n : int
-        Bootstrap resamples of subjects for the intervals.
-    seed : int
-    level : float
-
-    Returns
-    -------
-    DataFrame, index ``subject, condition[, interaction], residual``
-        Columns ``value, low, high`` (variances), ``share`` of their sum and ``truncated`` (the
-        estimate was negative). The reproducibility coefficient is ``1.96 √2`` times the root of
-        the sum of all but ``subject``.
-
-    Raises
-    ------
-    RobustnessError
-        If there are fewer than 3 subjects or 2 conditions, or values are missing or all equal.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[0] < 3 or array.shape[1] < 2:
-        raise RobustnessError(
-            "values has the shape (subjects, conditions[, replicates]) with at least 3 subjects "
-            f"and 2 conditions, not {np.shape(values)}"
-        )
-    if not np.isfinite(array).all():
-        raise RobustnessError("values holds missing or infinite entries; every cell is needed")
-    if np.ptp(array) == 0:
-        raise RobustnessError("all measurements are equal: there is no variance to split")
-    estimate = _components(array)
-    rng = np.random.default_rng(seed)
-    draws = [_components(array[rng.integers(0, len(array), len(array))]) for _ in range(n)]
-    tail = _tail(level)
-    low, high = np.quantile(np.maximum(draws, 0), [tail, 1 - tail], axis=0)
-    names = ["subject", "condition", "interaction", "residual"]
-    if array.shape[2] == 1:
-        names.remove("interaction")
-    kept = np.maximum(estimate, 0)
-    return pd.DataFrame(
-        {
-            "value": kept,
-            "low": low,
-            "high": high,
-            "share": kept / kept.sum(),
-            "truncated": estimate < 0,
-        },
-        index=names,
-    )
-
-
-def _components(array: np.ndarray) -> np.ndarray:
-    a, b, r = array.shape
-    grand, rows, columns = array.mean(), array.mean(axis=(1, 2)), array.mean(axis=(0, 2))
-    cells = array.mean(axis=2)
-    ms_rows = b * r * np.sum((rows - grand) ** 2) / (a - 1)
-    ms_columns = a * r * np.sum((columns - grand) ** 2) / (b - 1)
-    inner = cells - rows[:, None] - columns[None, :] + grand
-    ms_inner = r * np.sum(inner**2) / ((a - 1) * (b - 1))
-    subject, condition = (ms_rows - ms_inner) / (b * r), (ms_columns - ms_inner) / (a * r)
-    if r == 1:
-        return np.array([subject, condition, ms_inner])
-    ms_error = np.sum((array - cells[:, :, None]) ** 2) / (a * b * (r - 1))
-    return np.array([subject, condition, (ms_inner - ms_error) / r, ms_error])

@@ -11,6 +11,7 @@ from tumorbench_utils.robustness.agreement import (
     RobustnessError,
     icc_of,
     mean_squares,
+    tail_of,
 )
 
 
@@ -36,7 +37,10 @@ def paired_embeddings(first, second, minimum: int = 3) -> tuple[np.ndarray, np.n
                 "them out of both"
             )
         second = second.reindex(first.index)
-    first, second = (np.asarray(x, dtype=np.float64) for x in (first, second))
+    try:
+        first, second = (np.asarray(x, dtype=np.float64) for x in (first, second))
+    except (TypeError, ValueError) as error:
+        raise RobustnessError(f"embeddings must hold numbers: {error}") from error
     first, second = (x[:, None] if x.ndim == 1 else x for x in (first, second))
     if first.shape != second.shape or first.ndim != 2:
         raise RobustnessError(f"the embeddings are not paired: {first.shape} and {second.shape}")
@@ -84,7 +88,7 @@ def reidentification(first, second, *, level: float = 0.95) -> Estimate:
     distance = _distances(second, first)
     nearest = distance <= distance.min(axis=1, keepdims=True) + 1e-12
     hits = (np.diag(nearest) / nearest.sum(axis=1)).sum()
-    n, tail = len(first), (1 - level) / 2
+    n, tail = len(first), tail_of(level)
     low = sps.beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
     high = sps.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
     return Estimate(float(hits / n), float(low), float(high))
@@ -120,7 +124,7 @@ def discriminability(
     share = np.mean(shares, axis=0)
     rng = np.random.default_rng(seed)
     draws = share[rng.integers(0, len(share), (n, len(share)))].mean(axis=1)
-    tail = (1 - level) / 2
+    tail = tail_of(level)
     return Estimate(float(share.mean()), *(float(q) for q in np.quantile(draws, [tail, 1 - tail])))
 
 
@@ -194,6 +198,101 @@ def component_icc(first, second, form: str = "A1", *, level: float = 0.95) -> pd
     exact = (squares.residual == 0) & ((squares.measurements == 0) | (form == "C1"))
     frame.loc[exact] = 1.0
     return frame
+
+
+def reliable_share(
+    first, second, threshold: float = 0.75, form: str = "A1", *, level: float = 0.95
+) -> Estimate:
+    """Return the share of components whose ICC lies above a threshold for sure.
+
+    A component counts if the lower bound of its interval is above `threshold` (0.75 is called good,
+    0.9 excellent by Koo and Li 2016). Components that are constant count as not reliable.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n, d)
+    threshold : float
+    form : {"A1", "C1"}
+    level : float
+        Of the ICCs and of the interval of the share, which is the jackknife's over subjects.
+
+    Returns
+    -------
+    value, low, high : float
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`paired_embeddings`; also if the threshold is not below 1.
+    """
+    first, second = paired_embeddings(first, second, minimum=4)
+    return _share(_lower_bounds(first, second, form, level), threshold, level)
+
+
+def _lower_bounds(first: np.ndarray, second: np.ndarray, form: str, level: float) -> np.ndarray:
+    """Return the ICC's lower bounds: row 0 of all subjects, row k without subject k - 1."""
+    lows = np.full((len(first) + 1, first.shape[1]), -np.inf)
+    for row in range(len(lows)):
+        rows = np.delete(np.arange(len(first)), row - 1 if row else [])
+        found = component_icc(first[rows], second[rows], form, level=level)
+        lows[row, found.index] = found["low"]
+    return lows
+
+
+def _share(lows: np.ndarray, threshold: float, level: float) -> Estimate:
+    """Return the share of lower bounds above a threshold, with the jackknife's interval."""
+    if not -1 <= threshold < 1:
+        raise RobustnessError(f"the threshold of an ICC lies below 1, not at {threshold!r}")
+    value, *others = (lows > threshold).mean(axis=1)
+    n, others = len(others), np.array(others)
+    error = np.sqrt((n - 1) / n * ((others - others.mean()) ** 2).sum())
+    half = sps.t.ppf(1 - tail_of(level), n - 1) * error
+    return Estimate(float(value), float(max(value - half, 0)), float(min(value + half, 1)))
+
+
+def profile(first, second, *, seed: int = 0, level: float = 0.95) -> pd.Series:
+    """Return all that this module says of an embedding that was measured twice, in one row.
+
+    Parameters
+    ----------
+    first, second : DataFrame or array, shape (n, d)
+    seed : int
+        Of folds and resamples.
+    level : float
+
+    Returns
+    -------
+    Series
+        ``raw_cosine, whitened_cosine, percentile`` (means over subjects, see
+        :func:`whitened_cosine`), ``reidentification``, ``discriminability``, ``icc_above_075,
+        icc_above_090``, each with ``_low`` and ``_high``; ``between_cosine``, ``chance`` (of a
+        re-identification), ``effective_rank`` and ``collapsed`` of the first scans, ``n``.
+
+    Raises
+    ------
+    RobustnessError
+        As the functions named; 10 subjects are needed.
+    """
+    cosines = whitened_cosine(first, second, seed=seed)
+    row: dict = {"n": len(cosines), "between_cosine": cosines["between"].mean()}
+    rng = np.random.default_rng(seed)
+    picked = rng.integers(0, len(cosines), (1000, len(cosines)))
+    tail = tail_of(level)
+    names = {"raw": "raw_cosine", "within": "whitened_cosine", "percentile": "percentile"}
+    found = {}
+    for column, name in names.items():
+        values = cosines[column].to_numpy()
+        ends = np.quantile(values[picked].mean(axis=1), [tail, 1 - tail])
+        found[name] = (values.mean(), *ends)
+    found["reidentification"] = reidentification(first, second, level=level)
+    found["discriminability"] = discriminability(first, second, seed=seed, level=level)
+    lows = _lower_bounds(*paired_embeddings(first, second), "A1", level)
+    found["icc_above_075"] = _share(lows, 0.75, level)
+    found["icc_above_090"] = _share(lows, 0.9, level)
+    for name, (value, low, high) in found.items():
+        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    row["chance"] = 1 / len(cosines)
+    return pd.Series(row | collapse(first).to_dict(), dtype=object)
 
 
 def effective_rank(X) -> float:

@@ -1,0 +1,145 @@
+"""Changed scans and controls: what must change does, what must not does not."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from tumorbench_utils import robustness
+from tumorbench_utils.robustness import RobustnessError
+
+
+@pytest.fixture
+def scan():
+    """Noise with a bright ball, slices of 2 mm along z."""
+    rng = np.random.default_rng(0)
+    array = rng.normal(-600, 60, (30, 40, 40)).astype(np.int16)
+    z, y, x = np.ogrid[:30, :40, :40]
+    ball = ((z - 15) * 2) ** 2 + (y - 20) ** 2 + (x - 18) ** 2 < 64
+    array[ball] = rng.normal(40, 20, ball.sum())
+    image, mask = sitk.GetImageFromArray(array), sitk.GetImageFromArray(ball.astype(np.uint8))
+    for one in (image, mask):
+        one.SetSpacing((1.0, 1.0, 2.0))
+        one.SetOrigin((5.0, -7.0, 30.0))
+    return image, mask
+
+
+def values(image):
+    return sitk.GetArrayFromImage(image).astype(float)
+
+
+def test_without_changes_the_scan_stays_what_it_is(scan):
+    image, _ = scan
+    same = robustness.perturb(image)
+    assert same.GetPixelID() == sitk.sitkInt16
+    np.testing.assert_array_equal(values(same), values(image))
+
+
+def test_calibration_is_a_straight_line(scan):
+    image, _ = scan
+    changed = robustness.perturb(image, hu_scale=1.1, hu_shift=20)
+    np.testing.assert_allclose(values(changed), 1.1 * values(image) + 20, atol=0.51)
+    assert values(robustness.perturb(image, hu_shift=-900)).min() == -1024
+
+
+def test_noise_has_its_standard_deviation_and_its_seed(scan):
+    image, _ = scan
+    noisy = robustness.perturb(image, noise_hu=30, seed=3)
+    assert (values(noisy) - values(image)).std() == pytest.approx(30, rel=0.02)
+    np.testing.assert_array_equal(
+        values(noisy), values(robustness.perturb(image, noise_hu=30, seed=3))
+    )
+    assert not np.array_equal(values(noisy), values(robustness.perturb(image, noise_hu=30, seed=4)))
+
+
+def test_a_kernel_acts_in_the_plane_and_thickness_across():
+    array = np.full((21, 21, 21), -1000, np.int16)
+    array[10, 10, 10] = 1000
+    image = sitk.GetImageFromArray(array)
+    soft = values(robustness.perturb(image, kernel_mm=1.5)) + 1000
+    assert np.flatnonzero(soft.any(axis=(1, 2))).tolist() == [10]
+    assert soft[10, 10, 12] == soft[10, 12, 10] > 0
+    thick = values(robustness.perturb(image, thickness_mm=3)) + 1000
+    assert thick[:, 10, 10].sum() == pytest.approx(thick.sum())
+    # Half of the maximum at half of the thickness.
+    profile = np.interp(11.5, np.arange(21), thick[:, 10, 10])
+    assert profile == pytest.approx(thick.max() / 2, rel=0.1)
+    # The slices are found by direction, not by the order of the axes.
+    turned = sitk.PermuteAxes(image, (2, 0, 1))
+    soft = values(sitk.PermuteAxes(robustness.perturb(turned, kernel_mm=1.5), (1, 2, 0))) + 1000
+    assert np.flatnonzero(soft.any(axis=(1, 2))).tolist() == [10]
+
+
+def test_coarser_voxels_keep_their_place(scan):
+    image, _ = scan
+    coarse = robustness.perturb(image, spacing_mm=2.0, slice_mm=4.0)
+    assert coarse.GetSpacing() == (2.0, 2.0, 4.0)
+    assert coarse.GetOrigin() == image.GetOrigin()
+    np.testing.assert_array_equal(values(coarse), values(image)[::2, ::2, ::2])
+
+
+def test_shuffling_keeps_the_histogram_and_the_other_region(scan):
+    image, mask = scan
+    lesion = values(mask) > 0
+    inner = values(robustness.shuffled(image, mask, "lesion"))
+    np.testing.assert_array_equal(inner[~lesion], values(image)[~lesion])
+    np.testing.assert_array_equal(np.sort(inner[lesion]), np.sort(values(image)[lesion]))
+    assert (inner[lesion] != values(image)[lesion]).mean() > 0.9
+    outer = values(robustness.shuffled(image, mask, "background"))
+    np.testing.assert_array_equal(outer[lesion], values(image)[lesion])
+    np.testing.assert_array_equal(np.sort(outer, axis=None), np.sort(values(image), axis=None))
+    near = values(robustness.shuffled(image, mask, "background", margin_mm=3))
+    assert np.array_equal(near[0], values(image)[0])
+    assert robustness.shuffled(image, mask, "lesion").GetOrigin() == image.GetOrigin()
+
+
+def test_files_do_as_well(scan, tmp_path):
+    image, mask = scan
+    paths = tmp_path / "Überträger.nii.gz", tmp_path / "mask.nrrd"
+    for one, path in zip((image, mask), paths, strict=True):
+        sitk.WriteImage(one, str(path))
+    changed = robustness.shuffled(*paths, "lesion", seed=1)
+    np.testing.assert_array_equal(
+        values(changed), values(robustness.shuffled(image, mask, "lesion", seed=1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel_mm": -1}, "kernel_mm must be 0 or more"),
+        ({"thickness_mm": np.nan}, "thickness_mm must be 0 or more"),
+        ({"noise_hu": "20"}, "noise_hu must be 0 or more"),
+        ({"spacing_mm": 0}, "spacing_mm must be above 0"),
+        ({"slice_mm": -2}, "slice_mm must be above 0"),
+        ({"hu_scale": 0}, "hu_scale must be above 0"),
+        ({"hu_shift": np.inf}, "hu_shift must be a number"),
+    ],
+)
+def test_bad_settings_are_named(scan, options, message):
+    with pytest.raises(RobustnessError, match=message):
+        robustness.perturb(scan[0], **options)
+
+
+def test_bad_images_and_masks_are_named(scan, tmp_path):
+    image, mask = scan
+    with pytest.raises(RobustnessError, match="path or a SimpleITK image"):
+        robustness.perturb(values(image))
+    with pytest.raises(RobustnessError, match="cannot be read"):
+        robustness.perturb(tmp_path / "absent.nii")
+    with pytest.raises(RobustnessError, match="three dimensions"):
+        robustness.perturb(image[:, :, 0])
+    with pytest.raises(RobustnessError, match="did you mean lesion"):
+        robustness.shuffled(image, mask, "lesions")
+    with pytest.raises(RobustnessError, match="mask is empty"):
+        robustness.shuffled(image, mask * 0, "lesion")
+    with pytest.raises(RobustnessError, match="another grid"):
+        robustness.shuffled(image, mask[:, :, 1:], "lesion")
+
+
+def test_a_real_scan_can_be_perturbed(reference):
+    path = reference / "ct" / "ct_cropped.nii.gz"
+    softer = robustness.perturb(path, kernel_mm=1.0, thickness_mm=5.0)
+    before = values(sitk.ReadImage(str(path)))
+    after = values(softer)
+    assert after.shape == before.shape
+    assert np.abs(np.diff(after, axis=0)).mean() < np.abs(np.diff(before, axis=0)).mean()
