@@ -13,8 +13,12 @@ def book(
     force: Annotated[bool, typer.Option(help="Run even what has not changed.")] = False,
 ) -> None:
     """Run the chapters that changed and build the pages; the last line is their path."""
+    import signal
+
     from tumorbench_utils import book as runner
 
+    # A polite kill (make, timeout, a scheduler) ends the running chapters as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     index = runner.make(chapter or None, workers=workers, force=force)
     if index is None:
         for name in chapter or []:
