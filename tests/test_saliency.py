@@ -4,10 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.visualize import OcclusionSensitivity
 
 from tumorbench_utils import saliency
+from tumorbench_utils.models import get_model
+from tumorbench_utils.patches import PatchSpec, extract_patch
 
 
 class Net(torch.nn.Module):
@@ -28,7 +31,7 @@ def encode(module, patches, *, batch_size=8):
         return module(patches)
 
 
-MODEL = SimpleNamespace(encode=encode)
+MODEL = SimpleNamespace(encode=encode, key="net", dim=7)
 
 
 @pytest.fixture
@@ -69,7 +72,14 @@ def test_a_network_that_reads_one_corner_is_found_out(patch):
         ({"mask": 17}, "larger than the patch"),
         ({"mask": 0}, "whole number"),
         ({"mask": 4.5}, "whole number"),
+        ({"mask": "8"}, "whole number"),
         ({"overlap": 1.0}, "overlap"),
+        ({"overlap": np.nan}, "overlap"),
+        ({"overlap": "0.25"}, "overlap"),
+        ({"patch": np.full((16, 16, 16), "0.3")}, "array of numbers"),
+        ({"patch": np.full((16, 16, 16), 1j)}, "array of numbers"),
+        ({"patch": [[[0.0], [1.0, 2.0]]]}, "array of numbers"),
+        ({"patch": np.zeros((0, 16, 16))}, "three axes"),
         ({"patch": np.full((16, 16, 16), 0.3)}, "nothing to occlude"),
         ({"patch": np.full((16, 16, 16), np.nan)}, "not finite"),
         ({"patch": np.zeros((1, 16, 16, 16))}, "three axes"),
@@ -81,6 +91,137 @@ def test_bad_input_is_named(patch, change, message):
         saliency.occlusion_map(MODEL, Net(), arguments.pop("patch"), **arguments)
 
 
+def test_type_and_container_of_a_patch_change_nothing(patch):
+    net = Net()
+    expected = saliency.occlusion_map(MODEL, net, patch, mask=8)
+    for other in (patch.astype(np.float64), patch.tolist(), torch.from_numpy(patch), patch[::1, :]):
+        found = saliency.occlusion_map(
+            MODEL, net, other, mask=np.int64(8), overlap=np.float32(0.25)
+        )
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_patch_that_does_not_fit_the_model_is_named(patch):
+    model = get_model("models_genesis")
+    with pytest.raises(
+        ValueError, match=r"models_genesis takes patches of shape \(n, 1, 48, 48, 48\)"
+    ):
+        saliency.occlusion_map(model, model.build("compact"), patch)
+
+
+def test_a_zero_embedding_has_no_direction(patch):
+    model = SimpleNamespace(encode=lambda module, x, **_: torch.zeros(len(x), 7), key="zero", dim=7)
+    for method in (saliency.occlusion_map, saliency.gradient_map):
+        with pytest.raises(saliency.SaliencyError, match="zero"):
+            method(model, torch.nn.Identity().eval(), patch)
+
+
+def test_gradient_map_is_the_norm_of_the_jacobian(patch):
+    net = Net().eval()
+    image = torch.from_numpy(patch)[None, None]
+
+    def unit(x):
+        return torch.nn.functional.normalize(net(x), dim=1)[0]
+
+    jacobian = torch.autograd.functional.jacobian(unit, image)[:, 0, 0]
+    expected = jacobian.square().sum(dim=0).sqrt().numpy()
+    found = saliency.gradient_map(MODEL, net, patch, projections=600)
+    # A mean of n squares has a relative error of sqrt(2 / n) at most.
+    np.testing.assert_allclose(found, expected, rtol=5 * np.sqrt(2 / 600) / 2, atol=1e-9)
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_gradient_map_agrees_with_small_changes_of_a_real_encoder():
+    model = get_model("pasta")
+    module = model.build("compact")
+    patch = np.random.default_rng(0).random(model.spec.size, dtype=np.float32)
+    found = saliency.gradient_map(model, module, patch, projections=8)
+    # Ten voxels of the highest and ten of the lowest values: the first move the embedding more.
+    order = found.ravel().argsort()
+    whole = torch.nn.functional.normalize(model.encode(module, torch.from_numpy(patch)[None, None]))
+    moves = []
+    for voxels in (order[:10], order[-10:]):
+        other = patch.copy()
+        other.ravel()[voxels] = 1 - other.ravel()[voxels]
+        moved = model.encode(module, torch.from_numpy(other)[None, None])
+        moves.append((torch.nn.functional.normalize(moved) - whole).norm().item())
+    assert moves[1] > 3 * moves[0]
+
+
+def test_a_network_that_rounds_its_input_has_no_gradient_map():
+    model = get_model("medimageinsight")
+    patch = np.random.default_rng(0).random(model.spec.size, dtype=np.float32)
+    with pytest.raises(saliency.SaliencyError, match=r"medimageinsight.*rounds its input"):
+        saliency.gradient_map(model, model.build("compact"), patch)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"projections": 0}, "1 or more"),
+        ({"projections": 2.5}, "whole number"),
+        ({"patch": np.full((16, 16, 16), 0.3)}, "nothing to occlude"),
+        ({"module": Net().train()}, "training mode"),
+    ],
+)
+def test_gradient_map_refuses_bad_input(patch, change, message):
+    arguments = {"module": Net().eval(), "patch": patch} | change
+    with pytest.raises(saliency.SaliencyError, match=message):
+        saliency.gradient_map(MODEL, **arguments)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "SPL", "LPS", "SLP"])
+def test_lesion_and_patch_share_a_grid(orientation):
+    # A bright box in air, off centre; its mask must lie on the bright voxels of the patch.
+    hu = np.full((60, 70, 80), -1000, np.int16)
+    hu[30:38, 20:32, 45:50] = 600
+    image = sitk.GetImageFromArray(hu)
+    image.SetSpacing((0.9, 1.1, 1.3))
+    image.SetOrigin((-20.0, 31.0, 5.0))
+    mask = sitk.Cast(image > 0, sitk.sitkUInt8)
+    seed = image.TransformIndexToPhysicalPoint((44, 30, 30))
+    spec = PatchSpec(orientation, (1.0, 1.0, 1.5), (40, 44, 36), (-1000, 600), (-1, 1))
+    lesion = saliency.lesion_on_patch(mask, seed, spec)
+    np.testing.assert_array_equal(lesion, extract_patch(image, seed, spec) >= 0)
+    assert lesion.shape == spec.size and lesion.dtype == bool
+    volume = lesion.sum() * np.prod(spec.spacing_mm)
+    assert volume == pytest.approx(8 * 12 * 5 * 0.9 * 1.1 * 1.3, rel=0.25)
+    reference = PatchSpec("RAS", (1.0, 1.0, 1.5), (40, 44, 36), (-1000, 600), (-1, 1))
+    side = 34  # voxels that both cubes hold, around the common middle
+    a, b = (
+        saliency.to_ras(saliency.lesion_on_patch(mask, seed, s), s.orientation)
+        for s in (spec, reference)
+    )
+    inner = [tuple(slice(n // 2 - side // 2, n // 2 + side // 2) for n in x.shape) for x in (a, b)]
+    np.testing.assert_array_equal(a[inner[0]], b[inner[1]])
+
+
+def test_a_lesion_far_from_the_patch_is_named():
+    mask = sitk.Image(80, 80, 80, sitk.sitkUInt8)
+    mask[5, 5, 5] = 1
+    with pytest.raises(saliency.SaliencyError, match="no voxel of the lesion"):
+        saliency.lesion_on_patch(mask, (60.0, 60.0, 60.0), PatchSpec(size=(20, 20, 20)))
+
+
+def test_to_ras_undoes_the_orientation():
+    array = np.arange(24).reshape(2, 3, 4)  # axes R, A, S
+    np.testing.assert_array_equal(saliency.to_ras(array, "RAS"), array)
+    spl = array.transpose(2, 1, 0)[:, ::-1, ::-1]
+    np.testing.assert_array_equal(saliency.to_ras(spl, "SPL"), array)
+    slp = array.transpose(2, 0, 1)[:, ::-1, ::-1]
+    np.testing.assert_array_equal(saliency.to_ras(slp, "SLP"), array)
+
+
+def test_ties_of_the_maximum_share_the_hit():
+    lesion = np.zeros((4, 4, 4), bool)
+    lesion[0] = True
+    plateau = np.zeros((4, 4, 4))
+    plateau[:2, 0, 0] = 5, 5 * (1 - 1e-6)
+    found = saliency.score(plateau, lesion)
+    assert found["pointing"] == 0.5
+    assert found["distance_mm"] == pytest.approx(0)  # one voxel inside, one outside
+
+
 def test_scores_by_hand():
     lesion = np.zeros((5, 5, 5), bool)
     lesion[1:4, 1:4, 1:4] = True
@@ -89,8 +230,8 @@ def test_scores_by_hand():
     assert result["energy"] == pytest.approx(27 / 125)
     assert result["volume_share"] == pytest.approx(27 / 125)
     assert result["auc"] == pytest.approx(0.5)
-    assert result["pointing"] == 0
-    assert result["distance_mm"] == pytest.approx(np.sqrt(3))
+    assert result["pointing"] == pytest.approx(27 / 125)
+    assert result["distance_mm"] > 0
     inside = np.where(lesion, 2.0, 0.0)
     inside[2, 2, 2] = 3
     result = saliency.score(inside, lesion, spacing_mm=(2, 2, 2))

@@ -1,25 +1,45 @@
 """Which voxels an embedding depends on, and how well that agrees with where the lesion is."""
 
 import copy
-import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import SimpleITK as sitk
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.transforms import GaussianSmooth
 from scipy import ndimage
 
 from tumorbench_utils import stats
+from tumorbench_utils.patches import PatchSpec, extract_patch
+from tumorbench_utils.patches.spec import AXIS_LETTERS
+
+#: Occluded copies of a patch per forward pass: few, because memory grows with them.
+_BATCH = 4
+
+#: Values of a map within this share of its maximum count as the maximum.
+_TIE = 1e-4
 
 
 class SaliencyError(ValueError):
     """A patch, a mask or a map that saliency cannot be computed or scored for."""
 
 
+def _numbers(values, what: str) -> np.ndarray:
+    """Return real numbers as an array, or say that they are none."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SaliencyError(f"{what} is an array of numbers: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise SaliencyError(f"{what} is an array of numbers, not of {array.dtype.name}")
+    return array
+
+
 def _check_patch(patch) -> np.ndarray:
-    values = np.asarray(patch, dtype=np.float32)
-    if values.ndim != 3:
+    values = _numbers(patch, "a patch").astype(np.float32)
+    if values.ndim != 3 or 0 in values.shape:
         raise SaliencyError(f"a patch has three axes (d0, d1, d2), not the shape {values.shape}")
     if not np.isfinite(values).all():
         raise SaliencyError("the patch holds values that are not finite")
@@ -36,8 +56,8 @@ def _windows(shape: tuple[int, ...], mask: int, overlap: float) -> list[tuple[sl
         raise SaliencyError(f"mask is the side of a cube in voxels, a whole number, not {mask!r}")
     if mask > min(shape):
         raise SaliencyError(f"a mask of {mask} voxels is larger than the patch {tuple(shape)}")
-    if not 0 <= overlap < 1:
-        raise SaliencyError(f"overlap lies in 0 <= overlap < 1, not {overlap!r}")
+    if not isinstance(overlap, float | int | np.number) or not 0 <= overlap < 1:
+        raise SaliencyError(f"overlap is a number, 0 <= overlap < 1, not {overlap!r}")
     step = max(1, int(mask * (1 - overlap)))
     return dense_patch_slices(shape, (mask,) * 3, (step,) * 3)
 
@@ -85,7 +105,10 @@ def occlusion_map(
     Raises
     ------
     SaliencyError
-        If the patch is constant, not finite or not 3-D, or the mask does not fit into it.
+        If the patch is constant, not finite or not 3-D, the mask does not fit into it, or an
+        embedding is zero and has no direction.
+    ValueError
+        If the patch has not the shape or the range of ``model.spec``.
 
     References
     ----------
@@ -93,16 +116,19 @@ def occlusion_map(
     """
     patch = _check_patch(patch)
     windows = _windows(patch.shape, mask, overlap)
+    mask = int(mask)
     image = torch.from_numpy(patch)[None, None]
     keep = _soft_cube(mask)
     whole = model.encode(module, image)
+    if not whole.any():
+        raise SaliencyError("the embedding of the patch is zero; a cosine is not defined for it")
     embeddings = torch.empty(len(windows), whole.shape[1])
-    size = 8
-    for start in range(0, len(windows), size):
-        batch = image.repeat(len(windows[start : start + size]), 1, 1, 1, 1)
-        for occluded, window in zip(batch, windows[start : start + size], strict=True):
+    for start in range(0, len(windows), _BATCH):
+        part = windows[start : start + _BATCH]
+        batch = image.repeat(len(part), 1, 1, 1, 1)
+        for occluded, window in zip(batch, part, strict=True):
             occluded[(slice(None), *window)] *= keep
-        embeddings[start : start + size] = model.encode(module, batch, batch_size=size)
+        embeddings[start : start + _BATCH] = model.encode(module, batch, batch_size=_BATCH)
     weight = compute_importance_map((mask,) * 3, mode="gaussian").numpy().astype(np.float64)
     return _distance(patch.shape, windows, weight, embeddings.double(), whole.double()[0])
 
@@ -115,10 +141,12 @@ def _distance(shape, windows, weight, embeddings, whole) -> np.ndarray:
     for k, window in enumerate(windows):
         numerator[window] += weight * along[k]
         squared[window] += weight**2 * gram[k, k]
-    for k, m in itertools.combinations(range(len(windows)), 2):
-        both = [_shared(a, b) for a, b in zip(windows[k], windows[m], strict=True)]
-        if all(s.start < s.stop for s in both):
-            product = _part(weight, both, windows[k]) * _part(weight, both, windows[m])
+    corners = np.array([[side.start for side in window] for window in windows])
+    for k, window in enumerate(windows):
+        touching = (np.abs(corners[k + 1 :] - corners[k]) < len(weight)).all(axis=1)
+        for m in k + 1 + np.flatnonzero(touching):
+            both = [_shared(a, b) for a, b in zip(window, windows[m], strict=True)]
+            product = _part(weight, both, window) * _part(weight, both, windows[m])
             squared[tuple(both)] += 2 * gram[k, m] * product
     # The squared norm of an average of nearly opposite embeddings may round to just below zero.
     norm = np.sqrt(np.maximum(squared, np.finfo(np.float64).tiny))
@@ -132,6 +160,123 @@ def _shared(first: slice, second: slice) -> slice:
 def _part(weight: np.ndarray, region: list[slice], window: tuple[slice, ...]) -> np.ndarray:
     pairs = zip(region, window, strict=True)
     return weight[tuple(slice(r.start - w.start, r.stop - w.start) for r, w in pairs)]
+
+
+def gradient_map(
+    model, module: torch.nn.Module, patch, *, projections: int = 8, seed: int = 0
+) -> np.ndarray:
+    """Return how fast the direction of the embedding turns when single voxels change.
+
+    The norm of the derivative of the embedding, scaled to unit length, by each voxel (saliency of
+    Simonyan et al. 2014, for all outputs at once). It is estimated with captum: the derivative of
+    a random projection of the embedding has this norm as its root mean square (Hutchinson 1990).
+
+    Parameters
+    ----------
+    model : FoundationModel
+    module : torch.nn.Module
+        As made by ``model.build``, in evaluation mode.
+    patch : array-like, shape (d0, d1, d2)
+        As ``patches.extract_patch`` gives it for ``model.spec``.
+    projections : int
+        Random projections, each a forward and a backward pass.
+    seed : int
+
+    Returns
+    -------
+    ndarray of float32, shape (d0, d1, d2)
+        Not negative; change of the embedding, in radians, per unit of a voxel's value. Codebooks
+        (CT-CLIP) let the gradient pass as if they were not there.
+
+    Raises
+    ------
+    SaliencyError
+        If :func:`occlusion_map` would refuse the patch, `projections` is not a whole number above
+        0, the network is in training mode, or no gradient reaches the patch because the network
+        rounds its input (MedImageInsight).
+    """
+    from captum.attr import Saliency
+
+    values = _check_patch(patch)
+    if isinstance(projections, bool) or not isinstance(projections, int | np.integer):
+        raise SaliencyError(f"projections is a whole number, not {projections!r}")
+    if projections < 1:
+        raise SaliencyError(f"projections is 1 or more, not {projections!r}")
+    if any(part.training for part in module.modules()):
+        raise SaliencyError("the network is in training mode; call module.eval() first")
+    image = torch.from_numpy(values)[None, None]
+    if not model.encode(module, image).any():
+        raise SaliencyError("the embedding of the patch is zero; it has no direction")
+    image = image.to(next((p.device for p in module.parameters()), image.device))
+    image.requires_grad_()
+    generator = torch.Generator().manual_seed(seed)
+    squares = torch.zeros_like(image)
+    for _ in range(projections):
+        direction = torch.randn(model.dim, generator=generator).to(image.device)
+
+        def projected(images: torch.Tensor, direction=direction) -> torch.Tensor:
+            return torch.nn.functional.normalize(module(images), dim=1) @ direction
+
+        try:
+            squares += Saliency(projected).attribute(image, abs=False).detach() ** 2
+        except RuntimeError as error:
+            if "have been used in the graph" not in str(error) and "grad" not in str(error):
+                raise
+            break
+    if not squares.any():
+        raise SaliencyError(
+            f"no gradient reaches the patch of {model.key}: the network rounds its input. Use "
+            "occlusion_map"
+        )
+    return (squares / projections).sqrt()[0, 0].cpu().numpy()
+
+
+def lesion_on_patch(mask, seed_lps_mm: Sequence[float], spec: PatchSpec) -> np.ndarray:
+    """Return the mask of a lesion on the grid of a patch.
+
+    Parameters
+    ----------
+    mask : path-like or SimpleITK.Image
+        Above 0 inside the lesion; on the grid of its scan, so that the patch's grid is the same.
+    seed_lps_mm : sequence of 3 floats
+        Where the patch was cut, LPS mm.
+    spec : PatchSpec
+        What the patch was cut with.
+
+    Returns
+    -------
+    ndarray of bool, shape `spec.size`
+        Axes as in ``spec.orientation``; a voxel that is interpolated at least half from the lesion.
+
+    Raises
+    ------
+    PatchError
+        As ``patches.extract_patch``.
+    SaliencyError
+        If no voxel of the lesion lies on the patch.
+    """
+    image = mask if isinstance(mask, sitk.Image) else sitk.ReadImage(str(mask))
+    # Dressed up as HU: 20 outside, 520 inside, and beyond the border of the scan 0 as always.
+    image = sitk.Cast(image > 0, sitk.sitkInt16) * 500 + 20
+    window = PatchSpec(spec.orientation, spec.spacing_mm, spec.size, (20, 520), (0, 1))
+    lesion = extract_patch(image, seed_lps_mm, window) >= 0.5
+    if not lesion.any():
+        raise SaliencyError(f"no voxel of the lesion lies on the patch around {seed_lps_mm!r}")
+    return lesion
+
+
+def to_ras(array: np.ndarray, orientation: str) -> np.ndarray:
+    """Return a patch or a map of it with axes that run right, front, head: one view for all models.
+
+    Parameters
+    ----------
+    array : ndarray, shape (d0, d1, d2)
+    orientation : str
+        ``spec.orientation`` of the patch.
+    """
+    axes, signs = zip(*(AXIS_LETTERS[letter] for letter in orientation), strict=True)
+    flipped = np.asarray(array)[tuple(slice(None, None, sign) for sign in signs)]
+    return flipped.transpose(np.argsort(axes))
 
 
 def centre_map(shape: tuple[int, int, int]) -> np.ndarray:
@@ -170,7 +315,8 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
         ``energy``: share of the map's sum inside the lesion (energy-based pointing game, Wang et
         al. 2020); ``volume_share``: what a flat map would reach; ``pointing``: 1 if the maximum
         lies inside (Zhang et al. 2018); ``auc``: of the map for lesion against other voxels;
-        ``distance_mm``: from the maximum to the lesion's border, negative inside.
+        ``distance_mm``: from the maximum to the lesion's border, negative inside. Where several
+        voxels hold the maximum (windows of an occlusion), pointing and distance are their mean.
 
     Raises
     ------
@@ -178,8 +324,8 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
         If shapes differ, the lesion is empty or fills the patch, or the map is negative, not
         finite or all zero.
     """
-    saliency = np.asarray(saliency, dtype=np.float64)
-    lesion = np.asarray(lesion).astype(bool)
+    saliency = _numbers(saliency, "a map").astype(np.float64)
+    lesion = _numbers(lesion, "a lesion mask").astype(bool)
     if saliency.shape != lesion.shape or saliency.ndim != 3:
         raise SaliencyError(f"map {saliency.shape} and lesion {lesion.shape} have no common grid")
     if lesion.all() or not lesion.any():
@@ -187,16 +333,16 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
         raise SaliencyError(f"the lesion mask {what}; a map cannot be scored against it")
     if not np.isfinite(saliency).all() or saliency.min() < 0 or saliency.max() == 0:
         raise SaliencyError("a saliency map is finite, not negative and not zero everywhere")
-    peak = np.unravel_index(saliency.argmax(), saliency.shape)
+    peak = saliency >= (1 - _TIE) * saliency.max()
     outside = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
     within = ndimage.distance_transform_edt(lesion, sampling=spacing_mm)
     return pd.Series(
         {
             "energy": saliency[lesion].sum() / saliency.sum(),
             "volume_share": lesion.mean(),
-            "pointing": float(lesion[peak]),
+            "pointing": lesion[peak].mean(),
             "auc": stats.auc(lesion.ravel().astype(int), saliency.ravel()),
-            "distance_mm": outside[peak] - within[peak],
+            "distance_mm": (outside - within)[peak].mean(),
         }
     )
 
