@@ -35,7 +35,8 @@ def test_conda_environment_lists_the_same_packages_and_ranges():
 
 def test_constraints_pin_every_declared_package_inside_its_range():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = dict(split(line) for line in lines if line and not line.startswith("#"))
+    lines = [line.partition(";")[0].strip() for line in lines if not line.startswith("#")]
+    pins = dict(split(line) for line in lines if line)
     for name, allowed in declared().items():
         assert name in pins, f"{name} is not pinned in constraints.txt"
         version = pins[name].removeprefix("==")
