@@ -1,6 +1,6 @@
 # Two commands matter: `make test` and `make book`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test pages lab chapter slides exercises handouts clean
+.PHONY: help book test pages lab chapter slides exercises handouts released clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -50,6 +50,17 @@ exercises: $(READY)  ## every chapter without its solutions, for students
 
 handouts: book  ## a PDF of every chapter without solutions (needs Chromium)
 	@$(BIN)/python _ext/book_handouts.py _build/handouts
+
+released: export TUMORBENCH_EDITION = released
+released: export TUMORBENCH_DATA ?= $(CURDIR)/_cache/data
+released: $(READY)  ## fetch what the authors released (about 240 MB) and build that edition
+	@mkdir -p "$$TUMORBENCH_DATA"
+	@set -e; for name in $$($(BIN)/python -c 'from tumorbench_utils.cohorts import COHORTS; print(*COHORTS)'); do \
+	  $(BIN)/tumorbench cohorts fetch $$name; \
+	done
+	@$(BIN)/tumorbench import-released --yes \
+	  $$($(BIN)/python -c 'from tumorbench_utils.embeddings import RELEASED_FILES; print(*RELEASED_FILES)')
+	@$(BIN)/tumorbench book
 
 clean:  ## remove the pages, the executed chapters and the computed data
 	rm -rf _build _cache
