@@ -10,10 +10,12 @@ from sphinx.util.docutils import SphinxDirective
 class Finding(SphinxDirective):
     """The text of the cell that a chapter tags ``finding-NAME``, and a link to the chapter.
 
-    Called as ``{finding} PART/CHAPTER NAME``. The chapter must have been run.
+    Called as ``{finding} PART/CHAPTER NAME``; its content, if any, leads the sentence. The chapter
+    must have been run.
     """
 
     required_arguments = 2
+    has_content = True
 
     def run(self):
         """Return the paragraphs of the finding."""
@@ -32,7 +34,7 @@ class Finding(SphinxDirective):
         ]
         if len(found) != 1:
             raise self.error(f"{source.name} has {len(found)} cells tagged {tag!r} with a sentence")
-        text = f"{found[0].strip()} ({{doc}}`/notebooks/{chapter}`)"
-        holder = nodes.container(classes=["finding"])
-        self.state.nested_parse([text], self.content_offset, holder)
+        text = f"{' '.join(self.content)} {found[0].strip()} ({{doc}}`/notebooks/{chapter}`)"
+        holder = nodes.container()
+        self.state.nested_parse([text.strip()], self.content_offset, holder)
         return holder.children
