@@ -1,6 +1,7 @@
 """Sphinx extension of the book: pages without outside requests, and measured run times.
 
 - ``{run-time}`measured` `` prints how long the page ran when it was built.
+- ``{finding}`` shows a sentence of another chapter (``book_findings``).
 - ``{execution-status}`` lists every chapter with its run time, edition and versions.
 - The banner on every page says which edition was built.
 - MathJax and plotly are served from the book itself.
@@ -18,6 +19,7 @@ import book_notebooks
 import book_slides
 from book_boxes import Boxes, CiteThisBook, QuizAnswers
 from book_facts import citation, colab
+from book_findings import Finding
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -144,6 +146,7 @@ def write_companions(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     app.add_role("run-time", RunTime())
     app.add_directive("execution-status", ExecutionStatus)
+    app.add_directive("finding", Finding)
     app.add_directive("quiz-answers", QuizAnswers)
     app.add_directive("cite-this-book", CiteThisBook)
     app.add_transform(Boxes)
