@@ -1,6 +1,7 @@
 """The registry, the exact tensors of all ten encoders, building, encoding and loading."""
 
 import copy
+import gzip
 import json
 import pickle
 import zipfile
@@ -183,9 +184,21 @@ def test_build_is_a_function_of_its_seed(key, compact):
     assert not any(part.training for part in again.modules())
 
 
-def test_build_refuses_other_sizes():
-    with pytest.raises(ValueError, match="unknown size 'compct': did you mean compact"):
-        get_model("suprem").build("compct")
+@pytest.mark.parametrize("size", ["compct", None, 3, ["compact"], np.array(["compact"])])
+def test_build_refuses_other_sizes(size):
+    with pytest.raises(ValueError, match=r"unknown size .*known are full, compact"):
+        get_model("suprem").build(size)
+
+
+@pytest.mark.parametrize("seed", [None, "0", 1.5, -1, 2**64, True, float("nan"), [0]])
+def test_build_refuses_other_seeds(seed):
+    with pytest.raises(ValueError, match="seed is a whole number from 0"):
+        get_model("suprem").build("compact", seed=seed)
+
+
+def test_build_takes_the_integers_of_numpy(compact):
+    module = get_model("suprem").build("compact", seed=np.int64(0))
+    assert same(module, compact("suprem").state_dict())
 
 
 @TEN
@@ -227,13 +240,16 @@ def test_embeddings_do_not_depend_on_the_batch(key, compact):
     torch.testing.assert_close(in_pairs, together, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("key", ["suprem", "models_genesis", "vista3d", "ct_fm", "fmcib"])
-def test_a_patch_of_air_is_no_matter_of_rounding(key, compact):
+@TEN
+def test_a_patch_of_one_value_is_no_matter_of_rounding(key, compact):
     model, module = get_model(key), compact(key)
-    x = patches(model, 2)
-    x[1] = 0
-    together, alone = model.encode(module, x)[1], model.encode(module, x[1:])[0]
-    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+    low, high = model.spec.out_range
+    x = patches(model, 4)
+    for patch, value in zip(x[1:], (low, low + 0.3417 * (high - low), high), strict=True):
+        patch[:] = value
+    together = model.encode(module, x)
+    alone = torch.cat([model.encode(module, one[None]) for one in x])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5 * together.abs().max().item())
 
 
 def test_batch_statistics_are_taken_per_sample():
@@ -295,7 +311,12 @@ def test_encode_takes_the_native_input_when_told_so(compact):
     ("spoil", "error", "says"),
     [
         (lambda x: x.numpy(), TypeError, "torch.Tensor, not ndarray"),
+        (lambda x: None, TypeError, "torch.Tensor, not NoneType"),
         (lambda x: (x * 100).int(), TypeError, "floating-point"),
+        (lambda x: x > 0.5, TypeError, "floating-point"),
+        (lambda x: x.to(torch.complex64), TypeError, "floating-point"),
+        (lambda x: x.to_sparse(), TypeError, "dense tensor with values"),
+        (lambda x: x.to("meta"), TypeError, "dense tensor with values"),
         (lambda x: x[0], ValueError, r"\(n, 1, 48, 48, 48\)"),
         (lambda x: x[:, 0], ValueError, r"\(n, 1, 48, 48, 48\)"),
         (lambda x: x.repeat(1, 3, 1, 1, 1), ValueError, "one channel"),
@@ -313,7 +334,30 @@ def test_encode_refuses_other_patches(compact, spoil, error, says):
         model.encode(compact("models_genesis"), spoil(patches(model, 2)))
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.0, "8", True])
+def test_encode_takes_the_integers_of_numpy(compact):
+    model, x = get_model("suprem"), patches(get_model("suprem"), 3)
+    expected = model.encode(compact("suprem"), x)
+    found = model.encode(compact("suprem"), x, batch_size=np.int64(2))
+    torch.testing.assert_close(found, expected)
+
+
+def test_encode_refuses_what_is_no_network(compact):
+    model, x = get_model("suprem"), patches(get_model("suprem"), 1)
+    for module in (None, model, "suprem", compact("suprem").forward):
+        with pytest.raises(TypeError, match=r"module is a torch\.nn\.Module as made by build"):
+            model.encode(module, x)
+    with pytest.raises(ValueError, match="meta device and has no values"):
+        model.encode(copy.deepcopy(compact("suprem")).to("meta"), x)
+    with pytest.raises(ValueError, match="has to be pooled"):
+        model.encode(torch.nn.Identity(), x)
+    with pytest.raises(TypeError, match="spec is a PatchSpec, not str"):
+        model.encode(compact("suprem"), x, spec="RAS")
+    for autocast in (True, "bfloat16", torch.float32, torch.int8):
+        with pytest.raises(ValueError, match=r"autocast is torch\.float16 or"):
+            model.encode(compact("suprem"), x, autocast=autocast)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "8", True, None])
 def test_encode_refuses_other_batch_sizes(compact, size):
     model = get_model("suprem")
     with pytest.raises(ValueError, match="batch_size is a positive integer"):
@@ -377,7 +421,14 @@ def test_the_wrapping_of_the_release_is_undone(key):
         ("suprem", lambda d: {"net": d, "epoch": 3, "optimizer": {"state": {}}}),
         ("models_genesis", lambda d: {"epoch": 7, "state_dict": d}),
         ("models_genesis", lambda d: {n.removeprefix("module."): t for n, t in d.items()}),
+        ("suprem", lambda d: {"net": {f"_orig_mod.{n}": t for n, t in d.items()}}),
+        ("merlin", lambda d: {f"module._orig_mod.{n}": t for n, t in d.items()}),
+        ("merlin", lambda d: {"model": {"name": "Merlin"}, **d}),
         ("ct_fm", lambda d: {n: t.numpy() for n, t in d.items()}),
+        (
+            "ct_fm",
+            lambda d: {n: t.numpy().astype(t.numpy().dtype.newbyteorder()) for n, t in d.items()},
+        ),
         ("vista3d", lambda d: {n: t.double() for n, t in d.items()}),
     ],
 )
@@ -403,6 +454,48 @@ def test_the_report_accounts_for_every_tensor():
     assert sorted(report.ignored) == ["module.out_tr.weight", "module.up_tr256.up_conv.weight"]
     assert sorted(report.unexpected) == ["loose", "module.mystery"]
     assert len(report.matched) == len(own) - len(unread)
+
+
+def test_what_nobody_reads_may_be_odd():
+    content, own = released("suprem")
+    unread = [n for n in content if "running" in n]
+    content.update({n: torch.full((3,), float("nan")) for n in unread})
+    module = get_model("suprem").build("compact")
+    report = get_model("suprem").load_checkpoint(module, content)
+    assert report.ignored == unread and len(report.missing) == len(unread)
+    assert same(module, own)
+
+
+@TEN
+def test_names_and_shapes_can_be_compared_without_memory(key):
+    with torch.device("meta"):
+        module, other = (get_model(key).build("full") for _ in range(2))
+    prefix = FACTS[key][1]
+    whole = ("image_projection",)
+    content = {n if n in whole else prefix + n: t for n, t in other.state_dict().items()}
+    report = get_model(key).load_checkpoint(module, content)
+    assert len(report.matched) == len(content) and not report.missing and not report.unexpected
+    name = next(n for n, t in content.items() if t.ndim > 1)
+    with pytest.raises(CheckpointError, match="expected"):
+        get_model(key).load_checkpoint(module, {**content, name: torch.zeros(1)})
+
+
+def test_a_dictionary_that_holds_itself_ends():
+    content = {}
+    content["state_dict"] = content
+    with pytest.raises(CheckpointError, match="no tensors found"):
+        get_model("suprem").load_checkpoint(get_model("suprem").build("compact"), content)
+
+
+def test_numbers_of_numpy_beside_the_weights_do_no_harm(tmp_path):
+    content, own = released("suprem")
+    path = tmp_path / "weights.pt"
+    for zipped in (True, False):
+        extra = {"best": np.float64(0.5), "epoch": np.int64(3), "done": np.bool_(True)}
+        torch.save({"net": content, **extra}, path, _use_new_zipfile_serialization=zipped)
+        module = get_model("suprem").build("compact")
+        get_model("suprem").load_checkpoint(module, path)
+        assert same(module, own)
 
 
 @pytest.mark.parametrize("key", ["suprem", "fmcib"])
@@ -444,6 +537,12 @@ def spoilt(name, change):
             lambda: spoilt("head.bias", lambda t: t.int()),
             "torch.float32 expected, torch.int32 came",
         ),
+        (lambda: spoilt("head.bias", lambda t: t > 0), "torch.float32 expected, torch.bool came"),
+        (lambda: spoilt("head.bias", lambda t: t * 1j), "torch.complex64 came"),
+        (lambda: spoilt("head.bias", lambda t: t.double() + 1e300), "not finite as torch.float32"),
+        (lambda: spoilt("head.bias", lambda t: t.to("meta")), "no values"),
+        (lambda: spoilt("head.bias", lambda t: t.to_sparse()), "a sparse one came"),
+        (lambda: spoilt("head.bias", lambda t: t.tolist()), "missing: .*head.bias"),
         (lambda: {"state_dict": released("models_genesis")[0]}, "no checkpoint of suprem"),
         (lambda: released("fmcib")[0], "came 'conv1.weight'"),
         (lambda: {}, "no tensors found"),
@@ -500,21 +599,32 @@ def other_zip(path):
     ("write", "says"),
     [
         (web_page, "is a web page, not weights"),
+        (lambda path: path.write_bytes(b"\xef\xbb\xbf<html>"), "is a web page, not weights"),
+        (lambda path: path.write_text("<html>", encoding="utf-16"), "is a web page, not weights"),
         (lambda path: path.touch(), "is empty"),
-        (lambda path: path.mkdir(), "is not a file"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.write_text("See the readme"), "is a text file.*See the readme"),
+        (lambda path: path.write_text("权重" * 400, encoding="utf-8"), "is a text file"),
+        (lambda path: path.write_text('[{"a": 1}]'), "is a JSON"),
+        (lambda path: path.write_bytes(gzip.compress(b"weights")), "is a gzip archive"),
+        (lambda path: path.write_bytes(pickle.dumps(_Malice(), 0)), "asks to run .*exec"),
+        (
+            lambda path: torch.save({"net": np.array(_Malice())}, path),
+            "asks to run|pickle of other",
+        ),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "Git LFS"),
         (lambda path: path.write_text('{"error": "Access denied"}'), "message of a server"),
         (truncated_zip, "truncated or damaged"),
         (truncated_legacy, "truncated or damaged"),
         (truncated_safetensors, "truncated or damaged"),
-        (lambda path: path.write_bytes(b"\x00" * 4096), "not a torch or safetensors checkpoint"),
+        (lambda path: path.write_bytes(b"\x00" * 4096), "begins with zeros"),
         (lambda path: path.write_bytes(pickle.dumps(_Malice())), "pickle of other things"),
         (lambda path: path.write_bytes(pickle.dumps(_Malice(), 2)), "asks to run .*exec"),
         (lambda path: torch.save({"net": _Malice()}, path), "asks to run .*exec"),
         (lambda path: torch.save(torch.nn.Linear(2, 2), path), "asks to run .*Linear"),
         (lambda path: torch.save([torch.zeros(2)], path), "holds a list"),
         (lambda path: path.write_bytes(pickle.dumps({"a": np.zeros(3)})), "pickle of other"),
-        (other_zip, "truncated or damaged|not a torch"),
+        (other_zip, "is a zip archive of other things"),
     ],
 )
 def test_files_that_are_no_weights_are_refused_by_name(tmp_path, write, says):

@@ -6,11 +6,13 @@ Nothing here unpickles freely: zip and legacy torch files go through
 ``torch.load(weights_only=True)``, safetensors files are told by their content, not their suffix.
 """
 
+import _codecs
 import fnmatch
 import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,24 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network")
 
 #: What data-parallel training and ``torch.compile`` put before the names of a network.
 WRAPPERS = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
+
+#: First bytes of files that are taken for weights, and what they are.
+_OTHER_FORMATS = (
+    (b"\x1f\x8b", "a gzip archive (unpack it and name the checkpoint in it)"),
+    (b"BZh", "a bzip2 archive (unpack it and name the checkpoint in it)"),
+    (b"\xfd7zXZ\x00", "an xz archive (unpack it and name the checkpoint in it)"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive (unpack it and name the checkpoint in it)"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive (unpack it and name the checkpoint in it)"),
+    (b"Rar!", "a RAR archive (unpack it and name the checkpoint in it)"),
+    (b"\x89HDF", "an HDF5 file (Keras keeps weights so; these encoders are torch)"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+)
+
+#: How a pickle of the oldest protocol begins, which is text.
+_PICKLE = re.compile(rb"\(?c[\w.]+\r?\n[\w.]+\r?\n|\([ld]p\d+\r?\n")
 
 _SHOWN = 6
 
@@ -79,8 +99,9 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 def unusable(want: torch.Tensor, came: torch.Tensor) -> str:
     """Return why a released tensor cannot be copied into the encoder's; empty if it can."""
-    if came.layout != torch.strided or came.is_quantized:
-        return f"a dense tensor expected, a {'quantized' if came.is_quantized else 'sparse'} came"
+    if came.is_nested or came.is_quantized or came.layout != torch.strided:
+        kind = "nested" if came.is_nested else "quantized" if came.is_quantized else "sparse"
+        return f"a dense tensor expected, a {kind} one came"
     if want.shape != came.shape:
         return f"shape {tuple(want.shape)} expected, {tuple(came.shape)} came"
     if want.is_floating_point() != came.is_floating_point() or came.is_complex():
@@ -106,23 +127,42 @@ def refuse_other_content(path: Path, head: bytes, size: int) -> None:
     size : int
         Bytes of the whole file.
     """
-    text = head.lstrip().lower()
+    text = _text(head)
+    start = text.lstrip().lower()
     if size == 0:
         problem = "is empty; download it again"
-    elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    elif not head.strip(b"\0"):
+        problem = "begins with zeros: a download that broke off; download it again"
+    elif start.startswith(("<!doctype", "<html", "<?xml", "<head", "<body", "<!--")):
         problem = (
             "is a web page, not weights: the download was answered with a login, licence or error "
             "page; open the source in a browser, accept its terms, and download again"
         )
-    elif text.startswith(b"version https://git-lfs"):
+    elif start.startswith("version https://git-lfs"):
         problem = "is a Git LFS pointer, not weights; fetch the file itself (git lfs pull)"
-    elif text.startswith((b'{"error', b'{"message', b'{"status')):
-        problem = (
-            f"is an error message of a server, not weights: {head[:120].decode(errors='replace')}"
-        )
+    elif start.startswith(('{"error', '{"message', '{"status', '{"detail')):
+        problem = f"is an error message of a server, not weights: {text.strip()[:120]}"
+    elif start.startswith(("{", "[")):
+        problem = f"is a JSON or text file, not weights; it begins with {text.strip()[:60]!r}"
+    elif start and not _PICKLE.match(head):
+        problem = f"is a text file, not weights; it begins with {text.strip()[:60]!r}"
+    elif kind := next((what for magic, what in _OTHER_FORMATS if head.startswith(magic)), None):
+        problem = f"is {kind}, not weights"
     else:
         return
     raise CheckpointError(f"{path} {problem}")
+
+
+def _text(head: bytes) -> str:
+    """Return the beginning of a text file, or nothing if it is not one."""
+    for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "utf-8-sig")):
+        if head.startswith(mark):
+            # The last character may be cut in two.
+            text = head.decode(encoding, errors="ignore")
+            break
+    lost = len(head) - len(text.encode(encoding)) if encoding == "utf-8-sig" else 0
+    plain = all(c.isprintable() or c.isspace() for c in text)
+    return text if plain and lost <= 3 else ""
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -153,13 +193,14 @@ def read_checkpoint(path: str | os.PathLike) -> Mapping:
         If there is no such file.
     CheckpointError
         If it is a folder, empty, a web page, truncated, of another format, or a pickle that asks
-        for anything but tensors and plain containers.
+        for anything but tensors, numbers and plain containers.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; name the checkpoint file itself")
+        kind = "is a folder" if path.is_dir() else "is not a file"
+        raise CheckpointError(f"{path} {kind}; name the checkpoint file itself")
     size = path.stat().st_size
     with open(path, "rb") as stream:
         head = stream.read(512)
@@ -169,7 +210,8 @@ def read_checkpoint(path: str | os.PathLike) -> Mapping:
             return safetensors.torch.load_file(path, device="cpu")
         zipped = head.startswith(b"PK\x03\x04")
         # Memory-mapped, a checkpoint is never held twice; only the zip format can be.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with _numpy_scalars():
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except MemoryError:
         raise
     except Exception as error:
@@ -182,13 +224,34 @@ def read_checkpoint(path: str | os.PathLike) -> Mapping:
     return content
 
 
+def _numpy_scalars():
+    """Allow numbers of numpy beside the tensors: training code keeps losses and epochs so.
+
+    Only the numeric types are named; an object, a string or a structure is refused still.
+    """
+    if torch.__version__ < "2.6":  # takes no names of older numpy versions
+        return nullcontext()
+    scalar = np.float64(0).__reduce__()[0]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    allowed = [*((scalar, f"{module}.scalar") for module in modules), (np.dtype, "numpy.dtype")]
+    return torch.serialization.safe_globals(
+        [*allowed, _codecs.encode, *{type(np.dtype(c)) for c in "?bBhHiIlLqQefd"}]
+    )
+
+
 def _why_unreadable(path: Path, size: int, message: str) -> str:
     if named := re.search(r"GLOBAL ([\w.]+)", message):
         return f"{path} asks to run {named[1]!r} when it is opened {_REFUSED}"
     if "Unpickler" in message:
         return f"{path} is a pickle of other things than tensors {_REFUSED}"
+    if "TorchScript" in message:
+        return f"{path} is a TorchScript program {_REFUSED}"
+    if "legacy .tar" in message:
+        return f"{path} is a tar archive, not weights"
+    if "in archive is not in a subdirectory" in message:
+        return f"{path} is a zip archive of other things than tensors"
     if re.search(
-        r"central directory|zip archive|end of file|EOF|Ran out of input|too small|truncate"
+        r"central directory|zip archive|end of file|EOF|Ran out of input|too small|truncated"
         r"|not fully covered|InvalidHeader|IncompleteMetadata|unexpected pos|out of bounds",
         message,
     ):
@@ -213,20 +276,29 @@ def flatten(content: Mapping, containers: Iterable[str]) -> dict[str, torch.Tens
         If there is no tensor in it.
     """
     containers = (*containers, *CONTAINERS)
-    while True:
-        inner = next((content[k] for k in containers if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    tensors = {}
-    for name, value in content.items():
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
-        if isinstance(name, str) and isinstance(value, torch.Tensor):
-            tensors[name] = value
+    tensors = _inside(content, containers, set())
     if not tensors:
         raise CheckpointError(
             f"no tensors found; top-level entries are {some(map(repr, content)) or 'none'}, "
             f"and weights were looked for under {some(map(repr, containers))}"
         )
+    return tensors
+
+
+def _inside(content: Mapping, containers: tuple[str, ...], seen: set[int]) -> dict:
+    """Return the tensors of the innermost container that has some."""
+    seen.add(id(content))
+    for key in containers:
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and id(inner) not in seen:
+            if tensors := _inside(inner, containers, seen):
+                return tensors
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            native = value.astype(value.dtype.newbyteorder("="), copy=False)
+            if native.dtype.itemsize <= 8:  # torch has no longer numbers
+                value = torch.from_numpy(np.require(native, requirements=["C", "W"]))
+        if isinstance(name, str) and isinstance(value, torch.Tensor):
+            tensors[name] = value
     return tensors

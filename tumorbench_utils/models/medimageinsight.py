@@ -303,7 +303,8 @@ class MedImageInsight(FoundationModel):
         source="https://huggingface.co/lion-ai/MedImageInsights",
         file="2024.09.27/vision_model/medimageinsigt-v1.0.0.pt",
         repo="lion-ai/MedImageInsights",
-        native_input="2D images of 480 x 480 pixels, three channels, ImageNet mean and sd",
+        native_input="2D images of 480 x 480 pixels, three channels, ImageNet mean and sd (the "
+        "compact encoder of this book: nine slices of 64 x 64 pixels)",
         native_spec=None,
         parameters=362_733_568,
     )

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from tumorbench_utils.models.base import FoundationModel, ModelCard
+from tumorbench_utils.models.norms import normalise
 from tumorbench_utils.patches import PatchSpec
 
 
@@ -16,7 +17,7 @@ class _Block(nn.Module):
         self.lrelu = nn.LeakyReLU(0.01, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.lrelu(self.instnorm(self.conv(x)))
+        return self.lrelu(normalise(self.conv(x), self.instnorm))
 
 
 class _Stage(nn.Module):

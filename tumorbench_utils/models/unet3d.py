@@ -5,9 +5,10 @@ Genesis, doi 10.1016/j.media.2020.101840): two convolutions a level, the second 
 the channels.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tumorbench_utils.models.norms import normalise
 
 
 class SampleNorm3d(nn.BatchNorm3d):
@@ -21,12 +22,7 @@ class SampleNorm3d(nn.BatchNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise every sample and channel over space (biased variance)."""
-        # Centred before it is scaled: F.instance_norm does both at once, and on a patch without
-        # contrast the rounding of that, multiplied by 1 / sqrt(eps) in every layer, takes over.
-        variance, mean = torch.var_mean(x, dim=(2, 3, 4), correction=0, keepdim=True)
-        shape = (1, -1, 1, 1, 1)
-        scale = torch.rsqrt(variance + self.eps) * self.weight.view(shape)
-        return torch.addcmul(self.bias.view(shape), x - mean, scale)
+        return normalise(x, self)
 
 
 class _Convolution(nn.Module):
