@@ -169,3 +169,12 @@ def test_released_tables_have_their_baselines(reference, monkeypatch, name, n, c
     found = published.baselines()
     assert set(found) == columns
     assert all(result.mean > 0.5 for result in found.values())
+
+
+def test_a_frozen_probe_is_that_of_its_split(cohort, X):
+    ep = endpoints.endpoint(cohort, n_repeats=2)
+    split = ep.splits[1]
+    probe = ep.frozen(X, 1)
+    test = X.loc[ep.y.index].to_numpy()[split.test]
+    scored = ep.probe("any", X, "linear").predictions.query("split == 1")["score"]
+    np.testing.assert_allclose(probe.predict_proba(test)[:, 1], scored, rtol=1e-6)

@@ -389,6 +389,18 @@ def test_many_trials_are_cut_in_parts_and_stay_in_order(cohort, monkeypatch):
     pd.testing.assert_frame_equal(robustness.jitter(cohort, Pixels(), None, 3.0, n=7), whole)
 
 
+def test_trials_may_have_distances_of_their_own(cohort):
+    encoders = [(Pixels(), None)]
+    both = robustness.jitter_all(cohort, encoders, [2.0, 5.0], 2, seed=1)[0]
+    for trial, mm in enumerate((2.0, 5.0)):
+        alone = robustness.jitter(cohort, Pixels(), None, mm, 2, seed=1)
+        pd.testing.assert_frame_equal(both.loc[trial], alone.loc[trial])
+    with pytest.raises(robustness.RobustnessError, match="2 distances for 3 trials"):
+        robustness.jitter_all(cohort, encoders, [2.0, 5.0], 3)
+    with pytest.raises(robustness.RobustnessError, match="length in mm"):
+        robustness.jitter_all(cohort, encoders, [2.0, np.nan], 2)
+
+
 def test_equal_patches_are_encoded_once(cohort):
     counts = []
 

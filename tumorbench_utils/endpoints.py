@@ -18,7 +18,7 @@ from tumorbench_utils.cohorts import Cohort
 from tumorbench_utils.embeddings import EmbeddingStore, Encoder, embed
 from tumorbench_utils.files import atomic_path, sha256_file
 from tumorbench_utils.models import get_model
-from tumorbench_utils.probes import ProbeResult
+from tumorbench_utils.probes import LinearProbe, ProbeResult
 
 #: What a clinician knows without an image, where a cohort has it.
 CLINICAL = ("age", "sex", "stage", "histology", "clinrisk_score")
@@ -97,6 +97,21 @@ class Endpoint:
             )
 
         return self._kept(model, probe, self.protocol, weights, [X], compute)
+
+    def frozen(self, X: pd.DataFrame, number: int = 0) -> LinearProbe:
+        """Return the careful linear probe of one split, fitted, to score changed scans with.
+
+        Parameters
+        ----------
+        X : DataFrame, index ``lesion_id``
+            Features of at least the lesions of the endpoint.
+        number : int
+            Which split; its training and validation lesions are fitted on.
+        """
+        X, split = self._of(X), self.splits[number]
+        strength = probes.run_probe(X, self.y, [split], "linear").chosen[0]
+        rows = np.concatenate([split.train, split.val])
+        return LinearProbe(C=strength, scale=True).fit(X.to_numpy()[rows], self.y.to_numpy()[rows])
 
     def few_shot(
         self, model: str, X: pd.DataFrame, shots: Iterable[int], *, weights: str | None = None

@@ -146,7 +146,7 @@ def whitened_cosine(first, second, *, folds: int = 5, seed: int = 0) -> pd.DataF
     DataFrame, one row per subject
         ``raw``: cosine of its two scans as they are; ``within``: the same after whitening;
         ``between``: mean whitened cosine of its first scan with second scans of the other subjects
-        of its fold; ``percentile``: share of those that lie below ``within``.
+        of its fold; ``percentile``: share of those that lie below ``within``, ties half.
     """
     index = first.index if isinstance(first, pd.DataFrame) else None
     first, second = paired_embeddings(first, second, minimum=2 * folds)
@@ -165,7 +165,8 @@ def whitened_cosine(first, second, *, folds: int = 5, seed: int = 0) -> pd.DataF
         other = cosine[~np.eye(len(hold), dtype=bool)].reshape(len(hold), -1)
         result.iloc[hold, 1] = own
         result.iloc[hold, 2] = other.mean(axis=1)
-        result.iloc[hold, 3] = (other < own[:, None]).mean(axis=1)
+        below, equal = other < own[:, None] - 1e-9, np.abs(other - own[:, None]) <= 1e-9
+        result.iloc[hold, 3] = (below + 0.5 * equal).mean(axis=1)
     return result
 
 

@@ -18,6 +18,13 @@ _BATCH = 16
 _SEEDS = 256
 
 
+def _length(mm) -> float:
+    real = isinstance(mm, int | float | np.number) and not isinstance(mm, bool)
+    if not real or not np.isfinite(mm) or mm < 0:
+        raise RobustnessError(f"the shift is a length in mm, 0 or more, not {mm!r}")
+    return float(mm)
+
+
 def shifts(mm: float, n: int, seed: int = 0) -> np.ndarray:
     """Return shifts of length `mm` in directions that are uniform on the sphere.
 
@@ -32,14 +39,10 @@ def shifts(mm: float, n: int, seed: int = 0) -> np.ndarray:
     -------
     ndarray, shape (n, 3), LPS mm
     """
-    if isinstance(mm, bool) or not isinstance(mm, int | float | np.number):
-        raise RobustnessError(f"the shift is a length in mm, 0 or more, not {mm!r}")
-    if not np.isfinite(mm) or mm < 0:
-        raise RobustnessError(f"the shift is a length in mm, 0 or more, not {mm!r}")
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise RobustnessError(f"the number of shifts is a whole number above 0, not {n!r}")
     direction = np.random.default_rng(seed).normal(size=(n, 3))
-    return mm * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    return _length(mm) * direction / np.linalg.norm(direction, axis=1, keepdims=True)
 
 
 def jitter(
@@ -79,7 +82,7 @@ def jitter(
 
 
 def jitter_all(
-    cohort, encoders: Sequence[tuple], mm: float, n: int = 50, seed: int = 0
+    cohort, encoders: Sequence[tuple], mm, n: int = 50, seed: int = 0
 ) -> list[pd.DataFrame]:
     """Do what :func:`jitter` does for several models, reading each scan once for all of them.
 
@@ -87,7 +90,9 @@ def jitter_all(
     ----------
     cohort : Cohort
     encoders : sequence of (FoundationModel, torch.nn.Module)
-    mm, n, seed
+    mm : float or sequence of n floats
+        As for :func:`jitter`, or one distance per trial.
+    n, seed
         As for :func:`jitter`; the shifts are those of a call for one model.
 
     Returns
@@ -100,7 +105,11 @@ def jitter_all(
         raise RobustnessError("the cohort has no lesions whose seeds could be moved")
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise RobustnessError(f"the number of shifts is a whole number above 0, not {n!r}")
-    offsets = shifts(mm, n * len(table), seed).reshape(n, len(table), 3)
+    lengths = [mm] * n if np.ndim(mm) == 0 else list(mm)
+    if len(lengths) != n:
+        raise RobustnessError(f"mm holds {len(lengths)} distances for {n} trials; give one each")
+    lengths = np.array([_length(one) for one in lengths])
+    offsets = lengths[:, None, None] * shifts(1, n * len(table), seed).reshape(n, len(table), 3)
     points = table[["coord_x", "coord_y", "coord_z"]].to_numpy(float) + offsets
     jobs = []
     for image, rows in table.groupby("image_path", sort=False).indices.items():
