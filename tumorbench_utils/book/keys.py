@@ -38,7 +38,8 @@ def chapters(root: Path = settings.BOOK_ROOT) -> list[str]:
     return [str(Path(page).relative_to("notebooks").as_posix()) for page in notebooks]
 
 
-def _imports(source: str) -> set[str]:
+@functools.lru_cache(maxsize=None)
+def _imports(source: str) -> frozenset[str]:
     """Return the modules of the package that `source` names in import statements."""
     found = set()
     for node in ast.walk(ast.parse(source)):
@@ -47,7 +48,7 @@ def _imports(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name for name in found if name.split(".")[0] == _PACKAGE}
+    return frozenset(name for name in found if name.split(".")[0] == _PACKAGE)
 
 
 def _module_files(module: str, root: Path) -> list[Path]:
