@@ -38,7 +38,7 @@ def chapters(root: Path = settings.BOOK_ROOT) -> list[str]:
     return [str(Path(page).relative_to("notebooks").as_posix()) for page in notebooks]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _imports(source: str) -> frozenset[str]:
     """Return the modules of the package that `source` names in import statements."""
     found = set()
