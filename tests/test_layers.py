@@ -19,9 +19,10 @@ LAYERS = [
     {"results"},
     {"endpoints"},
     {"submissions"},
+    {"leaderboard"},
     {"plots"},
-    {"cohort_pages", "model_pages", "leaderboard", "webpage"},
-    {"check_cohort"},
+    {"cohort_pages", "model_pages", "leaderboard_pages", "webpage"},
+    {"check_cohort", "report"},
     {"book"},
     {"cli"},
 ]

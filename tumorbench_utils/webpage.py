@@ -47,9 +47,10 @@ def table(frame: pd.DataFrame, caption: str = "", *, precision: int = 2, index: 
     shown = frame.copy()
     for name in shown:
         if pd.api.types.is_float_dtype(shown[name]):
+            values = shown[name].dropna()
+            digits = 0 if (values == values.round()).all() else precision
             shown[name] = [
-                "–" if pd.isna(v) else f"{v:.{precision}f}".removesuffix(f".{'0' * precision}")
-                for v in shown[name].astype(object)
+                "–" if pd.isna(v) else f"{v:.{digits}f}" for v in shown[name].astype(object)
             ]
     made = shown.to_html(index=index, na_rep="–", border=0, escape=True)
     made = made.replace("\n", "").replace(
@@ -61,7 +62,7 @@ def table(frame: pd.DataFrame, caption: str = "", *, precision: int = 2, index: 
 def picture(figure: Figure, caption: str, alt: str) -> str:
     """Return a figure as an embedded PNG and close it."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
+    figure.savefig(stream, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
     data = base64.b64encode(stream.getvalue()).decode()
     return (

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tumorbench_utils.cli import book, check_cohort, cohorts, embed, results, weights
+from tumorbench_utils.cli import book, check_cohort, cohorts, embed, report, results, weights
 
 cli = typer.Typer(
     name="tumorbench",
@@ -19,6 +19,7 @@ cli.command("embed")(embed.embed)
 cli.command("import-released")(embed.import_released)
 cli.add_typer(results.results, name="results")
 cli.command("check-cohort")(check_cohort.check_cohort)
+cli.command("report")(report.report)
 
 
 @cli.callback()

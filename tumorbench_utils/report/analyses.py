@@ -1,0 +1,222 @@
+"""What is computed about a model or a cohort: discrimination, survival, repeatability, likeness.
+
+Each function takes embeddings of any models, your own included, and returns a tidy table in which
+all of them stand side by side, with intervals, beside what needs no network.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from tumorbench_utils import embeddings, endpoints, plots, robustness, similarity, survival
+from tumorbench_utils.cohorts import Cohort
+from tumorbench_utils.models import MODELS
+from tumorbench_utils.probes import compare
+from tumorbench_utils.splits import grouped_splits
+
+#: The models of the benchmark; whatever else is registered is somebody's own.
+BENCHMARK = (
+    *("fmcib", "ct_fm", "ct_clip_vit", "pasta", "vista3d"),
+    *("voco", "suprem", "merlin", "medimageinsight", "models_genesis"),
+)
+
+#: What a model is compared with, the first that a cohort has.
+_RULERS = ("size", "clinical score")
+
+_COLORS = {"baseline": plots.PALETTE[1], "benchmark": plots.PALETTE[0], "own": plots.PALETTE[3]}
+
+
+def kind_of(model: str) -> str:
+    """Return ``"benchmark"``, ``"own"`` or, for a name that is no model, ``"baseline"``."""
+    if model in BENCHMARK:
+        return "benchmark"
+    return "own" if model in MODELS else "baseline"
+
+
+def weights_of(model: str, edition: str) -> str:
+    """Return which weights a model has in an edition, one of ``plots.WEIGHTS``."""
+    if edition == "released" and model in BENCHMARK:
+        return "released features"
+    return embeddings.default_encoder(MODELS[model], edition).weights
+
+
+def discrimination(
+    cohort: Cohort, features: Mapping[str, pd.DataFrame], *, n: int = 1000
+) -> pd.DataFrame:
+    """Score models and baselines by linear probes on the same test patients.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        One with labels of two classes.
+    features : mapping of model to DataFrame, index ``lesion_id``
+    n : int
+        Resamples of the bootstrap of differences.
+
+    Returns
+    -------
+    DataFrame, index ``name``
+        ``kind`` (baseline, benchmark or own), ``weights``, ``auc`` (mean over ten splits by
+        patient), ``low, high`` (95%, corrected for the overlap of the splits), ``brier`` (mean;
+        missing for covariates as they stand) and, where the cohort has a size or a clinical score,
+        ``reference`` (its name), ``difference`` to it with ``difference_low, difference_high``
+        (patients resampled in pairs) and ``p_holm`` (DeLong's test, adjusted). The best first.
+
+    Raises
+    ------
+    ValueError
+        If the cohort has no labels, or too few patients of a class for three sides.
+    """
+    ep = endpoints.endpoint(cohort, lesions=next(iter(features.values())).index)
+    results = ep.baselines()
+    for model, X in features.items():
+        results[model] = ep.probe(model, X, "linear", weights=weights_of(model, cohort.edition))
+    rows = {}
+    for name, result in results.items():
+        low, high = result.interval()
+        rows[name] = {
+            "kind": kind_of(name),
+            "weights": weights_of(name, cohort.edition) if name in features else "",
+            "auc": result.mean,
+            "low": max(low, 0.0),
+            "high": min(high, 1.0),
+            "brier": result.metrics()["brier"].mean(),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
+    reference = next((name for name in _RULERS if name in results), None)
+    if reference is not None:
+        compared = compare(results, reference, n=n)
+        table["reference"] = reference
+        for column in ("difference", "difference_low", "difference_high", "p_holm"):
+            table[column] = compared[column]
+    return table.sort_values("auc", ascending=False)
+
+
+def time_to_event(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return Uno's concordance of embeddings, and of clinical covariates where there are any.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        One with times and events.
+    features : mapping of model to DataFrame
+
+    Returns
+    -------
+    DataFrame, index ``name``
+        ``kind``, ``uno`` with ``low, high`` (95%, corrected), ``patients`` and ``events``.
+    """
+    known = survival.clinical_table(cohort)
+    covariates = [name for name in known.clinical + known.size if known.table[name].notna().any()]
+    table = known.table.dropna(subset=covariates)
+    table = table[table.index.isin(next(iter(features.values())).index)]
+    splits = grouped_splits(table, stratify="event")
+    rows = {}
+    for model, X in features.items():
+        found = survival.evaluate(
+            X.loc[table.index],
+            table["time_days"],
+            table["event"],
+            table[covariates] if covariates else None,
+            splits,
+        )
+        scores = found.summary.query("metric == 'uno'").set_index("model")
+        for source, name in (("clinical", "clinical"), ("embedding", model)):
+            if source in scores.index and name not in rows:
+                values = scores.loc[source, ["mean", "low", "high"]].to_list()
+                rows[name] = [kind_of(name), *values, found.n, found.events]
+    columns = ["kind", "uno", "low", "high", "patients", "events"]
+    made = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
+    return made.sort_values("uno", ascending=False)
+
+
+def repeatability(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return how well embeddings of patients who were scanned twice repeat themselves.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With a column ``session``: test or retest.
+    features : mapping of model to DataFrame
+
+    Returns
+    -------
+    DataFrame, index ``name``
+        ``kind``; ``reidentified``: how often the second scan lies nearest to the first one of the
+        same patient, with ``low, high`` (95%, exact); ``icc``: median over the components; and
+        ``collapsed``: whether all patients lie on nearly one point, so that the rest means
+        nothing.
+    """
+    table = cohort.table.set_index("lesion_id")
+    patient, session = table["patient_id"], table["session"]
+    rows = {}
+    for model, X in features.items():
+        first, second = (
+            X.loc[patient.index[session == word]].set_axis(patient[session == word])
+            for word in ("test", "retest")
+        )
+        rows[model] = {
+            "kind": kind_of(model),
+            **dict(
+                zip(
+                    ("reidentified", "low", "high"),
+                    robustness.reidentification(first, second),
+                    strict=True,
+                )
+            ),
+            "icc": robustness.component_icc(first, second)["value"].median(),
+            "collapsed": bool(robustness.collapse(first)["collapsed"]),
+        }
+    made = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
+    return made.sort_values("reidentified", ascending=False)
+
+
+def likeness(features: Mapping[str, pd.DataFrame], model: str, *, n: int = 200) -> pd.DataFrame:
+    """Return how alike a model and each of the others see the same lesions.
+
+    Parameters
+    ----------
+    features : mapping of model to DataFrame
+    model : str
+        One of them.
+    n : int
+        Permutations of the null.
+
+    Returns
+    -------
+    DataFrame, index ``name``
+        Of the other models: ``kind``, ``cka`` (debiased linear CKA), ``null_high`` (97.5th
+        percentile of the permutation null) and ``p``. The most alike first.
+    """
+    pairs = similarity.pairwise(features, "linear_cka", n_permutations=n)
+    pairs = pairs[(pairs["first"] == model) | (pairs["second"] == model)].copy()
+    pairs["name"] = np.where(pairs["first"] == model, pairs["second"], pairs["first"])
+    pairs["kind"] = pairs["name"].map(kind_of)
+    made = pairs.set_index("name").rename(columns={"value": "cka"})
+    return made[["kind", "cka", "null_high", "p"]].sort_values("cka", ascending=False)
+
+
+def draw(axes: Axes, table: pd.DataFrame, value: str, *, chance: float | None = None) -> Axes:
+    """Draw one of the tables above as a forest: baselines, benchmark and own in three colours.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    table : DataFrame
+        With ``kind`` and, where there are intervals, ``low`` and ``high``.
+    value : str
+        Column that is drawn.
+    chance : float, optional
+        Position of a dashed line.
+    """
+    low = table["low"] if "low" in table else table[value]
+    high = table["high"] if "high" in table else table[value]
+    colors = [_COLORS[kind] for kind in table["kind"]]
+    plots.forest(axes, list(table.index), table[value], low, high, reference=chance, colors=colors)
+    for kind in table["kind"].drop_duplicates():
+        axes.plot([], [], "o-", color=_COLORS[kind], label=kind)
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    axes.tick_params(axis="y", labelsize=8)
+    return axes
