@@ -1,6 +1,6 @@
 # Two commands matter: `make test` and `make book`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test pages lab chapter slides exercises handouts released clean
+.PHONY: help book test pages lab chapter slides exercises handouts picture released clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -50,6 +50,9 @@ exercises: $(READY)  ## every chapter without its solutions, for students
 
 handouts: book  ## a PDF of every chapter without solutions (needs Chromium)
 	@$(BIN)/python _ext/book_handouts.py _build/handouts
+
+picture: $(READY)  ## the picture of the README, from two executed chapters
+	@$(BIN)/python _ext/readme_picture.py
 
 released: export TUMORBENCH_EDITION = released
 released: export TUMORBENCH_DATA ?= $(CURDIR)/_cache/data

@@ -1,5 +1,6 @@
 """The boxes of a chapter: how to run it, questions with feedback, how to cite."""
 
+import re
 from pathlib import Path
 
 import book_boxes
@@ -92,3 +93,11 @@ def test_bibtex_holds_title_version_and_year():
     assert entry.count("{") == entry.count("}")
     for value in (cff["title"], str(cff["version"]), str(cff["date-released"])[:4]):
         assert value in entry
+
+
+def test_the_readme_shows_the_same_entry_and_a_picture_that_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert book_facts.bibtex() in text
+    (picture,) = re.findall(r"!\[[^\]]{40,}\]\(([^)]+)\)", text)
+    assert 10_000 < (ROOT / picture).stat().st_size < 400_000
+    assert f"## {book_facts.citation()['version']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
