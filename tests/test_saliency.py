@@ -212,6 +212,18 @@ def test_to_ras_undoes_the_orientation():
     np.testing.assert_array_equal(saliency.to_ras(slp, "SLP"), array)
 
 
+def test_a_map_of_the_middle_is_worth_nothing_against_the_mirror():
+    rng = np.random.default_rng(0)
+    lesion = np.zeros((20, 20, 20), bool)
+    lesion[11:17, 9:13, 12:18] = True  # reaches over the middle along the second axis
+    found = saliency.score(saliency.centre_map(lesion.shape), lesion)
+    assert found["auc"] > 0.6
+    assert found["mirror_auc"] == pytest.approx(0.5)
+    assert saliency.score(lesion + rng.random(lesion.shape), lesion)["mirror_auc"] == 1
+    symmetric = lesion | np.flip(lesion)
+    assert np.isnan(saliency.score(saliency.centre_map(lesion.shape), symmetric)["mirror_auc"])
+
+
 def test_ties_of_the_maximum_share_the_hit():
     lesion = np.zeros((4, 4, 4), bool)
     lesion[0] = True

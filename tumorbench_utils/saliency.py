@@ -315,6 +315,8 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
         ``energy``: share of the map's sum inside the lesion (energy-based pointing game, Wang et
         al. 2020); ``volume_share``: what a flat map would reach; ``pointing``: 1 if the maximum
         lies inside (Zhang et al. 2018); ``auc``: of the map for lesion against other voxels;
+        ``mirror_auc``: against the voxels on the other side of the patch's middle, which are as
+        far from it, so that a map of the middle has 0.5 (nan where these are lesion, too);
         ``distance_mm``: from the maximum to the lesion's border, negative inside. Where several
         voxels hold the maximum (windows of an occlusion), pointing and distance are their mean.
 
@@ -336,12 +338,17 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
     peak = saliency >= (1 - _TIE) * saliency.max()
     outside = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
     within = ndimage.distance_transform_edt(lesion, sampling=spacing_mm)
+    mirrored = np.flip(lesion)
+    sides = lesion != mirrored
     return pd.Series(
         {
             "energy": saliency[lesion].sum() / saliency.sum(),
             "volume_share": lesion.mean(),
             "pointing": lesion[peak].mean(),
             "auc": stats.auc(lesion.ravel().astype(int), saliency.ravel()),
+            "mirror_auc": stats.auc(lesion[sides].astype(int), saliency[sides])
+            if sides.any()
+            else np.nan,
             "distance_mm": (outside - within)[peak].mean(),
         }
     )
