@@ -290,6 +290,10 @@ def test_metaimage_whose_voxels_are_missing_or_elsewhere(tmp_path):
         (tmp_path / "a.mhd").write_text(text.replace("= a.raw", f"= {data}"))
         with pytest.raises(PatchError, match=rf"a\.mhd.*{data}.*{message}|a\.mhd.*{message}"):
             extract_patch(tmp_path / "a.mhd", SEED, SPEC)
+    for data in ("LIST", "a%03d.raw 1 40 1"):
+        (tmp_path / "a.mhd").write_text(text.replace("= a.raw", f"= {data}"))
+        with pytest.raises(PatchError, match=r"a\.mhd.*spread over several files"):
+            extract_patch(tmp_path / "a.mhd", SEED, SPEC)
     (tmp_path / "a.mhd").write_text(text.replace("DimSize = 48 44 40", "DimSize = 48 44 30"))
     with pytest.raises(PatchError, match="do not belong together"):
         extract_patch(tmp_path / "a.mhd", SEED, SPEC)
@@ -306,6 +310,21 @@ def test_nifti_without_orientation_is_refused(tmp_path):
     (tmp_path / "a.nii").write_bytes(data)
     with pytest.raises(PatchError, match=r"a\.nii.*NIfTI-2"):
         extract_patch(tmp_path / "a.nii", SEED, SPEC)
+
+
+def test_analyze_files_are_refused(tmp_path):
+    sitk.WriteImage(scan(), str(tmp_path / "a.nii"))
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    data[344:348] = b"\0" * 4
+    (tmp_path / "a.nii").write_bytes(data)
+    with pytest.raises(PatchError, match=r"a\.nii: an Analyze file.*which side is left"):
+        extract_patch(tmp_path / "a.nii", SEED, SPEC)
+
+
+def test_maps_of_labels_are_refused():
+    labels = sitk.LabelImageToLabelMap(scan() > 0)
+    with pytest.raises(PatchError, match="map of labels"):
+        extract_patch(labels, SEED, SPEC)
 
 
 def test_sheared_nifti_is_refused(tmp_path):
@@ -436,6 +455,11 @@ def test_dicom_folders_that_are_no_complete_even_stack(tmp_path):
     refused("short", "893.dcm|cannot be read")
     (folder / "893.dcm").write_bytes(b"<html>")
     refused("short", "893.dcm: not a DICOM file")
+    folder = write_dicom(tmp_path / "hollow", values)
+    edit_dicom(folder / "893.dcm", PixelData=b"\0" * 200)
+    refused("hollow", "893.dcm.*cut off.*pixels need")
+    write_dicom(tmp_path / "flat", values, RescaleSlope=0)
+    refused("flat", "rescale slope is 0")
     folder = write_dicom(tmp_path / "placeless", values)
     edit_dicom(folder / "893.dcm", ImagePositionPatient=None)
     refused("placeless", "893.dcm.*lacks ImagePositionPatient")

@@ -16,7 +16,7 @@ POSITION_TOLERANCE_MM = 0.08
 _TAGS = [
     "SeriesInstanceUID", "Modality", "ImageOrientationPatient", "ImagePositionPatient",
     "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "InstanceNumber",
-    "SliceThickness",
+    "SliceThickness", "BitsAllocated", "RescaleSlope",
 ]  # fmt: skip
 
 
@@ -160,7 +160,23 @@ def _headers(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
                     f"{path}: the header lacks {field}, so the slice has no place in space; take "
                     "it out of the folder or fetch the series again"
                 )
+        _check_whole(path, header)
     return headers
+
+
+def _check_whole(path: Path, header: pydicom.Dataset) -> None:
+    """Refuse a slice whose file cannot hold its pixels (GDCM would fill them up with zeros)."""
+    if header.get("RescaleSlope") == 0:
+        raise PatchError(f"{path}: the rescale slope is 0, so no value is in HU; fetch it again")
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    known = syntax is not None and syntax.is_transfer_syntax
+    packed = not known or syntax.is_compressed or syntax.is_deflated
+    need = int(header.Rows) * int(header.get("Columns", 0)) * int(header.get("BitsAllocated", 0))
+    if not packed and path.stat().st_size < need // 8:
+        raise PatchError(
+            f"{path}: the file is cut off: it holds {path.stat().st_size} bytes, its pixels need "
+            f"{need // 8}; fetch the series again"
+        )
 
 
 def _even_step(folder: Path, depth: np.ndarray, files: list[Path]) -> float:

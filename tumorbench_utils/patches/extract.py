@@ -131,6 +131,8 @@ def open_volume(image) -> Volume:
         If it is neither, does not exist, or is not a 3-D scan that can be read.
     """
     if isinstance(image, sitk.Image):
+        if image.GetPixelIDTypeAsString().startswith("label"):  # SimpleITK would end the process
+            raise PatchError("the image is a map of labels, not a CT; give the scan in HU")
         check_header(name_of(image), image, image.GetNumberOfComponentsPerPixel())
         return ImageVolume(name_of(image), image)
     if not isinstance(image, (str, os.PathLike)) or isinstance(os.fspath(image), bytes):

@@ -122,6 +122,11 @@ def _open_nifti(path: Path) -> Volume:
     order = next((order for order, size in sizes.items() if size == 348), None)
     if order is None:
         raise PatchError(f"{path}: not a NIfTI file; check what it is and fetch it again")
+    if start[344:348] not in (b"n+1\0", b"ni1\0"):
+        raise PatchError(
+            f"{path}: an Analyze file, not NIfTI: its header does not say which side is left; "
+            "convert it again from the original images"
+        )
     header = _header(path, "NiftiImageIO")
     if start[344:348] != b"n+1\0":
         return _read_whole(path, "NiftiImageIO")
@@ -157,7 +162,13 @@ def _open_meta(path: Path) -> Volume:
     big = "true" in (fields.get("binarydatabyteordermsb"), fields.get("elementbyteordermsb"))
     kind = _META_TYPES.get(fields.get("elementtype", "").upper())
     plain = fields.get("binarydata", "true") == "true" and fields.get("headersize", "0") == "0"
-    if kind is None or not plain or data.lower().startswith("list") or "%" in data:
+    if data.lower().startswith("list") or "%" in data:
+        # ITK leaves memory as it was where one of the files is missing.
+        raise PatchError(
+            f"{path}: its voxels are spread over several files; put them into one, for example by "
+            "converting the scan to .nii.gz"
+        )
+    if kind is None or not plain:
         return _read_whole(path, "MetaImageIO")
     voxels, start = (path, end) if data.lower() == "local" else (_beside(path, data), 0)
     stored = np.dtype((">" if big else "<") + kind)

@@ -57,8 +57,8 @@ class Volume:
             raise PatchError(f"{name}: the image holds no voxels (size {self.shape})")
         if not np.isfinite(self.affine).all() or spacing.min() <= 0:
             raise PatchError(
-                f"{name}: the header holds no usable geometry (spacing {tuple(spacing.tolist())}, "
-                f"origin {tuple(header.GetOrigin())}); convert the original images again"
+                f"{name}: the header holds no usable geometry (spacing {spacing.tolist()}, origin "
+                f"{self.affine[:3, 3].tolist()}); convert the original images again"
             )
         if np.linalg.matrix_rank(direction.reshape(3, 3)) < 3:
             raise PatchError(f"{name}: two axes of the image run in the same direction")
