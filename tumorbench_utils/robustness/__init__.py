@@ -28,10 +28,12 @@ from tumorbench_utils.robustness.embeddings import (
     reliable_share,
     whitened_cosine,
 )
+from tumorbench_utils.robustness.harmonisation import ComBat
 from tumorbench_utils.robustness.images import perturb, shuffled
 from tumorbench_utils.robustness.perturbation import encode_scans, jitter, jitter_all, shifts
 
 __all__ = [
+    "ComBat",
     "RobustnessError",
     "bland_altman",
     "ccc",
