@@ -109,6 +109,8 @@ class EmbeddingStore:
         meta = plain(meta)
         if data is None:
             data = pd.Series("", index=frame.index)
+        if not isinstance(data, pd.Series) or not data.index.is_unique:
+            raise TypeError("data is a Series of str by lesion id, each of them once")
         data = data.reindex(frame.index).fillna("").astype(str)
         with self.lock(f"{_name(cohort)}--{_name(model)}"):
             self._activate(path, key_of(meta, frame.shape[1]))
