@@ -45,7 +45,16 @@ _PAGE = """\
 <script>
 Reveal.initialize({{
   width: 1280, height: 720, margin: 0.06, center: false, hash: true, slideNumber: "c/t",
-  transition: "none", plugins: [RevealNotes],
+  transition: "none", viewDistance: 1000, mobileViewDistance: 1000, plugins: [RevealNotes],
+}}).then(() => {{
+  // A slide that holds more than fits is set in smaller type.
+  for (const slide of document.querySelectorAll(".slides section")) {{
+    if (slide.querySelector("section")) continue;
+    for (let size = 95; slide.scrollHeight > 710 && size >= 50; size -= 5) {{
+      slide.style.fontSize = size + "%";
+    }}
+  }}
+  document.body.dataset.fitted = "yes";
 }});
 </script>
 </body>
