@@ -225,7 +225,7 @@ def test_a_description_becomes_a_cohort(folder, monkeypatch):
         ({"table": "lesions.csv"}, "'key' is missing"),
         ({"key": "mine"}, "'table' is missing"),
         ({"key": "my cohort", "table": "t.csv"}, "plain name"),
-        ({"key": "mine", "table": "t.csv", "titel": "x"}, "did you mean title"),
+        ({"key": "mine", "table": "t.csv", "titles": "x"}, "did you mean title"),
         ({"key": "mine", "table": "t.csv", "size_direction": 0}, "1 or -1"),
         ({"key": "mine", "table": "t.csv", "size_direction": True}, "1 or -1"),
         ({"key": "mine", "table": ["t.csv"]}, "table is text"),
