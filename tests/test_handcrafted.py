@@ -124,3 +124,14 @@ def test_features_of_a_cohort_follow_its_table(tmp_path):
     found = handcrafted.cohort_features(Cohort(LUNA16, "phantom", table))
     assert list(found.index) == list(table["lesion_id"])
     assert found["diameter_mm"].to_numpy() == pytest.approx(table["true"].to_numpy(), rel=0.08)
+
+
+def test_the_encoder_gives_the_features_in_their_order():
+    torch = pytest.importorskip("torch")
+    patches = [ball(10), ball(16)]
+    encoder = handcrafted.Handcrafted()
+    found = encoder.encode(None, torch.tensor(np.stack(patches)[:, None]))
+    assert found.shape == (2, encoder.dim)
+    for row, patch in zip(found.numpy(), patches, strict=True):
+        np.testing.assert_allclose(row, list(handcrafted.features(patch).values()), rtol=1e-5)
+    assert encoder.encode(None, torch.zeros(0, 1, 48, 48, 48)).shape == (0, encoder.dim)

@@ -137,6 +137,28 @@ def features(patch: np.ndarray) -> dict[str, float]:
     }
 
 
+class Handcrafted:
+    """The features as if they were an encoder, for what embeds changed scans.
+
+    Attributes
+    ----------
+    spec : PatchSpec
+    dim : int
+    """
+
+    spec, dim = SPEC, 15
+
+    def encode(self, module, patches):
+        """Return the features of patches (n, 1, d, d, d) as a float32 tensor (n, dim).
+
+        `module` is not used; columns stand in the order of :func:`features`.
+        """
+        import torch
+
+        found = [list(features(patch[0].numpy()).values()) for patch in patches]
+        return torch.tensor(found, dtype=torch.float32).reshape(-1, self.dim)
+
+
 def cohort_features(cohort: Cohort) -> pd.DataFrame:
     """Return the handcrafted features of every lesion of a cohort whose images are there.
 
