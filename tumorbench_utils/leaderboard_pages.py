@@ -12,6 +12,15 @@ from tumorbench_utils.cohorts import COHORTS
 from tumorbench_utils.leaderboard import COLUMNS
 from tumorbench_utils.models import MODELS
 
+#: Where a column that is not an AUC is explained.
+_EXPLAINED = {
+    "rank": "endpoints/reanalysis",
+    "robustness": "trust/test_retest",
+    "parameters": "models/overview",
+    "s / patch": "embeddings/at_scale",
+    "licence": "models/overview",
+}
+
 _MARKS = {"seen": "●", "possible": "◐", "unknown": "?"}
 
 
@@ -54,7 +63,7 @@ def summary(board: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFra
         by_cohort = {row.cohort: row for row in part.itertuples()}
         cell = {"model": _link(_page_of(first), _text(model), first.weights or "")}
         key = {"model": model, "rank": first.rank, "mean": part["auc"].mean()}
-        cell["rank"] = _ranged(first.rank, first.rank_low, first.rank_high, ".0f")
+        cell["rank"] = _ranged("rank", first.rank, first.rank_low, first.rank_high, ".0f")
         whole = set(by_cohort) == set(cohorts)
         cell["mean"] = f"{key['mean']:.2f}" if whole else "–"
         key["mean"] = key["mean"] if whole else np.nan
@@ -68,16 +77,15 @@ def summary(board: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFra
                 value = _link(row.chapter, f"{row.auc:.2f}")
                 cell[title] = f"{value}{sign}<small>{row.low:.2f}–{row.high:.2f}</small>"
         key["robustness"] = first.robustness
-        cell["robustness"] = _ranged(
-            first.robustness, first.robustness_low, first.robustness_high, ".2f"
-        )
+        ends = first.robustness_low, first.robustness_high
+        cell["robustness"] = _ranged("robustness", first.robustness, *ends, ".2f")
         if not pd.isna(first.collapsed) and first.collapsed:
             cell["robustness"] += "<small>collapsed</small>"
         key |= {"parameters": first.parameters, "s / patch": first.seconds}
-        missing = pd.isna(first.parameters)
-        cell["parameters"] = "–" if missing else f"{first.parameters / 1e6:.1f} M"
-        cell["s / patch"] = "–" if pd.isna(first.seconds) else f"{first.seconds:.2g}"
-        key["licence"] = cell["licence"] = "–" if pd.isna(first.licence) else _text(first.licence)
+        cell["parameters"] = _linked("parameters", first.parameters / 1e6, "{:.1f} M")
+        cell["s / patch"] = _linked("s / patch", first.seconds, "{:.2g}")
+        cell["licence"] = _linked("licence", first.licence, "{}")
+        key["licence"] = "" if pd.isna(first.licence) else first.licence
         use = "no weights needed" if pd.isna(first.use) else first.use
         cells.append(cell)
         keys.append(key)
@@ -85,10 +93,14 @@ def summary(board: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFra
     return pd.DataFrame(cells), pd.DataFrame(keys), pd.DataFrame(tags)
 
 
-def _ranged(value, low, high, form: str) -> str:
+def _linked(column: str, value, form: str) -> str:
+    return "–" if pd.isna(value) else _link(_EXPLAINED[column], _text(form.format(value)))
+
+
+def _ranged(column: str, value, low, high, form: str) -> str:
     if pd.isna(value):
         return "–"
-    return f"{value:{form}}<small>{low:{form}}–{high:{form}}</small>"
+    return f"{_linked(column, value, f'{{:{form}}}')}<small>{low:{form}}–{high:{form}}</small>"
 
 
 def widget(cells: pd.DataFrame, keys: pd.DataFrame, tags: pd.DataFrame, caption: str) -> HTML:
