@@ -257,6 +257,16 @@ def test_effective_rank_by_hand():
     assert robustness.effective_rank(np.ones((4, 3))) == 0
 
 
+@pytest.mark.parametrize("function", [robustness.effective_rank, robustness.collapse])
+def test_embeddings_that_cannot_be_judged_are_refused(function):
+    with pytest.raises(robustness.RobustnessError, match="missing or infinite"):
+        function([[1, np.nan], [1, 2], [2, 3]])
+    with pytest.raises(robustness.RobustnessError, match="at least 3"):
+        function(np.ones((2, 4)))
+    with pytest.raises(robustness.RobustnessError, match="no direction"):
+        robustness.collapse(np.zeros((4, 2)))
+
+
 def test_component_icc_equals_the_single_one_and_leaves_constants_out(rng):
     first, second = rng.normal(size=(2, 20, 3)) + 3 * rng.normal(size=(20, 3))
     first[:, 1] = second[:, 1] = 4

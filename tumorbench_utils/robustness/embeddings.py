@@ -305,8 +305,13 @@ def effective_rank(X) -> float:
     Parameters
     ----------
     X : array-like, shape (n, d)
+
+    Raises
+    ------
+    RobustnessError
+        If there are fewer than 3 subjects or a value is missing.
     """
-    X = np.asarray(X, dtype=np.float64)
+    X, _ = paired_embeddings(X, X)
     singular = np.linalg.svd(X - X.mean(axis=0), compute_uv=False)
     if singular.sum() <= 1e-12 * max(1.0, np.abs(X).max()):
         return 0.0
@@ -329,8 +334,13 @@ def collapse(X) -> pd.Series:
         ``mean_cosine`` between subjects as they are, ``effective_rank`` and ``collapsed``: the
         mean cosine is above 0.99 or the effective rank below 2. A test-retest cosine says nothing
         about such an embedding.
+
+    Raises
+    ------
+    RobustnessError
+        As :func:`effective_rank`; also if an embedding is zero.
     """
-    X = np.asarray(X, dtype=np.float64)
+    X, _ = paired_embeddings(X, X)
     cosine = _cosine(X, X)[np.triu_indices(len(X), 1)].mean()
     rank = effective_rank(X)
     return pd.Series(
