@@ -27,11 +27,12 @@ def setup_cell() -> nbformat.NotebookNode:
 # Sets the book up where it is not installed (Colab); elsewhere this does nothing.
 import importlib.util
 import sys
+from pathlib import Path
 
 if importlib.util.find_spec("tumorbench_utils") is None:
     !git clone --quiet --depth 1 https://github.com/{repo}
     %pip install --quiet --editable ./{folder}
-    sys.path.insert(0, "{folder}")"""
+    sys.path.insert(0, str(Path("{folder}").resolve()))"""
     cell = nbformat.v4.new_code_cell(source, id="set-up")
     cell.metadata["tags"] = ["hide-input"]
     return cell
