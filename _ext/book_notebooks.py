@@ -18,6 +18,32 @@ _BLOCK = r"^```\{%s\}[^\n]*\n.*?^```[ \t]*\n?"
 _SOLUTION = re.compile(_BLOCK % "solution-(start|end)", re.M | re.S)
 _EXERCISE = re.compile(r"^```\{exercise\}[^\n]*\n(.*?)^```[ \t]*\n?", re.M | re.S)
 
+_TIP = re.compile(
+    r"^:::\{(?:admonition\} *)?(\w+)\}?[ \t]*\n((?::[^\n]*\n)*)(.*?)^:::[ \t]*$", re.M | re.S
+)
+_ROLE = re.compile(r"\{([\w:-]+)\}`([^`]+)`")
+_RUN_TIME = re.compile(r"\s*Run\s+time[^.{]*\{run-time\}`measured`\.")
+_SOURCES = re.compile(r"^```\{footbibliography\}\n```", re.M)
+
+
+def plain(text: str) -> str:
+    """Return MyST text as Markdown that Jupyter and Colab show: boxes as quotes, roles as words."""
+
+    def quote(match: re.Match) -> str:
+        lines = f"**{match[1].capitalize()}.** {match[3]}".strip().split("\n")
+        return "\n".join(f"> {line}" for line in lines)
+
+    def word(match: re.Match) -> str:
+        kind, content = match.groups()
+        if kind.startswith(("cite", "footcite")):
+            return f"[{content}]"
+        shown = content.partition("<")[0].strip()
+        return f"*{shown.rsplit('/', 1)[-1]}*" if kind == "doc" else shown
+
+    text = _RUN_TIME.sub("", text)
+    text = _SOURCES.sub("On the page of this chapter.", text)
+    return _ROLE.sub(word, _TIP.sub(quote, text))
+
 
 def setup_cell() -> nbformat.NotebookNode:
     """Return the first cell: it fetches the book where it is not installed, else does nothing."""
@@ -39,12 +65,14 @@ if importlib.util.find_spec("tumorbench_utils") is None:
 
 
 def for_launch(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return a chapter without outputs whose first cell sets the book up."""
+    """Return a chapter without outputs, in plain Markdown, whose first cell sets the book up."""
     new = copy.deepcopy(notebook)
     new.metadata.pop("tumorbench", None)
     for cell in new.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        else:
+            cell.source = plain(cell.source)
     new.cells.insert(1, setup_cell())
     return new
 

@@ -122,3 +122,24 @@ def test_files_are_written_for_every_chapter(tmp_path):
     assert [p.relative_to(tmp_path).with_suffix("").as_posix() for p in written] == NAMES
     first = nbformat.read(written[0], as_version=4)
     assert first.cells[1].id == "set-up"
+
+
+def test_boxes_and_roles_become_plain_markdown():
+    text = (
+        "# Title\n\n:::{admonition} Question\n:class: tip\nWhat is it,\nand why?\n:::\n"
+        "See {doc}`../cohorts/luna16`, a {term}`seed <seed point>` {footcite:p}`pai2025`.\n"
+        "Data: none. Run time of this page when it was built:\n{run-time}`measured`.\n"
+    )
+    assert book_notebooks.plain(text) == (
+        "# Title\n\n> **Question.** What is it,\n> and why?\n"
+        "See *luna16*, a seed [pai2025].\nData: none.\n"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_box_or_role_is_left_in_notebooks_to_launch(name):
+    made = book_notebooks.for_launch(chapter(name))
+    text = "\n".join(c.source for c in made.cells if c.cell_type == "markdown")
+    outside = re.sub(r"^(`{3,}|:{3,})\{.*?^\1[ ]*$", "", text, flags=re.M | re.S)
+    assert not re.findall(r"\{[a-z:-]+\}`", outside)
+    assert "{admonition}" not in text
