@@ -1,6 +1,6 @@
 # Two commands matter: `make test` and `make book`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test pages lab chapter slides exercises handouts picture released clean
+.PHONY: help book test pages lab chapter slides exercises handouts picture released encoders clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -64,6 +64,9 @@ released: $(READY)  ## fetch what the authors released (about 240 MB) and build 
 	@$(BIN)/tumorbench import-released --yes \
 	  $$($(BIN)/python -c 'from tumorbench_utils.embeddings import RELEASED_FILES; print(*RELEASED_FILES)')
 	@$(BIN)/tumorbench book
+
+encoders: $(READY)  ## train the teaching encoders whose weights are missing
+	@$(BIN)/tumorbench encoders
 
 clean:  ## remove the pages, the executed chapters and the computed data
 	rm -rf _build _cache

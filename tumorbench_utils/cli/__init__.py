@@ -4,7 +4,16 @@ import sys
 
 import typer
 
-from tumorbench_utils.cli import book, check_cohort, cohorts, embed, report, results, weights
+from tumorbench_utils.cli import (
+    book,
+    check_cohort,
+    cohorts,
+    embed,
+    encoders,
+    report,
+    results,
+    weights,
+)
 
 cli = typer.Typer(
     name="tumorbench",
@@ -18,6 +27,7 @@ cli.add_typer(weights.weights, name="weights")
 cli.command("embed")(embed.embed)
 cli.command("import-released")(embed.import_released)
 cli.add_typer(results.results, name="results")
+cli.command("encoders")(encoders.encoders)
 cli.command("check-cohort")(check_cohort.check_cohort)
 cli.command("report")(report.report)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tumorbench_utils import files, settings
+from tumorbench_utils import files
 from tumorbench_utils.embeddings.code import class_source, made_by
-from tumorbench_utils.models import MODELS, FoundationModel, get_model, weights
+from tumorbench_utils.models import MODELS, FoundationModel, get_model, teaching, weights
 from tumorbench_utils.models.own import OwnModel
 
 
@@ -70,7 +70,9 @@ class Encoder:
         """
         if self.module is not None:
             return self.module.eval()
-        module = self.model.build(self.size)
+        # With a seed, for the compact encoders bring their teaching weights otherwise.
+        fresh = {"seed": 0} if teaching.has(self.model) else {}
+        module = self.model.build(self.size, **fresh)
         if self.checkpoint is not None:
             self.model.load_checkpoint(module, self.checkpoint)
         return module
@@ -79,23 +81,25 @@ class Encoder:
 def default_encoder(model: FoundationModel, edition: str) -> Encoder:
     """Return the encoder that an edition uses.
 
-    Phantom edition: the compact encoder, with the teaching weights of the book if they are there
-    (``data/encoders/KEY.safetensors``), else untrained. Other editions: the full encoder with the
-    released file, if :func:`tumorbench_utils.models.weights.find` finds it; nothing is downloaded.
+    Phantom edition: the compact encoder with the teaching weights of the book
+    (``data/encoders/KEY.safetensors``); a model that has none is untrained. Other editions: the
+    full encoder with the released file, if :func:`tumorbench_utils.models.weights.find` finds it;
+    nothing is downloaded.
     A model of a user (``models.from_module``): its network as it is, in every edition.
 
     Raises
     ------
     FileNotFoundError
         If the released file is needed and not there.
+    CheckpointError
+        If the teaching weights are missing or altered.
     WeightsError
         If it is not the file that was there before.
     """
     if isinstance(model, OwnModel):
         return Encoder(model)
     if edition == "phantom":
-        shipped = settings.BOOK_ROOT / "data" / "encoders" / f"{model.key}.safetensors"
-        return Encoder(model, "compact", shipped if shipped.exists() else None)
+        return Encoder(model, "compact", teaching.find(model.key) if teaching.has(model) else None)
     path = weights.find(model.key)
     if path is None:
         raise FileNotFoundError(

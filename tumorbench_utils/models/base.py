@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tumorbench_utils.models import teaching
 from tumorbench_utils.models.checkpoint import (
     WRAPPERS,
     CheckpointError,
@@ -143,31 +144,40 @@ class FoundationModel:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how its network is built")
 
-    def build(self, size: str = "full", seed: int = 0) -> nn.Module:
-        """Return an untrained encoder in evaluation mode, on the CPU (or the meta device).
+    def build(self, size: str = "full", seed: int | None = None) -> nn.Module:
+        """Return an encoder in evaluation mode, on the CPU (or the meta device).
 
         Parameters
         ----------
         size : {"full", "compact"}
-            ``"full"`` is the released architecture, tensor by tensor. ``"compact"`` is the
-            teaching encoder: the same family with fewer and narrower layers.
-        seed : int
-            The weights are a function of `seed` (not negative); torch's global random state is
-            not touched.
+            ``"full"`` is the released architecture, tensor by tensor, untrained. ``"compact"`` is
+            the teaching encoder: the same family with fewer and narrower layers, trained on
+            phantoms (:mod:`tumorbench_utils.models.teaching`).
+        seed : int, optional
+            With a seed the encoder is untrained in either size: its weights are a function of
+            `seed` (not negative). Without one, ``"full"`` takes 0, and so does ``"compact"`` of a
+            model for which the book ships no weights. torch's global random state is not touched.
 
         Raises
         ------
         ValueError
             If `size` is neither of the two, or `seed` is not such a number.
+        CheckpointError
+            If the weights of the teaching encoder are missing or altered; the message has the
+            command that makes them again.
         """
         if not isinstance(size, str) or size not in SIZES:
             raise ValueError(unknown("size", size, SIZES))
-        seed = check_seed(seed)
+        trained = size == "compact" and seed is None and teaching.has(self)
+        seed = check_seed(0 if seed is None else seed)
         # Inside ``torch.device("meta")`` names and shapes come without memory.
         device = "meta" if torch.get_default_device().type == "meta" else "cpu"
         with torch.random.fork_rng(devices=[]), torch.device(device):
             torch.default_generator.manual_seed(seed)
-            return self.network(size).eval()
+            module = self.network(size).eval()
+        if trained and device == "cpu":
+            teaching.load(module, teaching.find(self.key), self.optional)
+        return module
 
     def own_name(self, released: str, prefix: str) -> str | None:
         """Return the encoder's name of a released tensor, or None if it is none of its own."""

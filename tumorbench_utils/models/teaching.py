@@ -25,6 +25,11 @@ KEYS = (
 )
 
 
+def has(model) -> bool:
+    """Whether the book ships weights for the compact encoder of a model (not of a subclass)."""
+    return model.key in KEYS and type(model).__module__ == f"tumorbench_utils.models.{model.key}"
+
+
 def folder() -> Path:
     """Return where weights (``KEY.safetensors``) and cards (``KEY.json``) lie."""
     return settings.BOOK_ROOT / "data" / "encoders"

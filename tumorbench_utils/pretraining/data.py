@@ -29,7 +29,10 @@ LABEL_MM = 2
 
 #: HU from which a voxel of the drawing without lesion and noise is no longer the class before.
 TISSUE_HU = (-400.0, -20.0, 130.0, 280.0)
-TISSUES = ("lung or air", "fat", "soft tissue", "enhanced tissue", "bone")
+TISSUES = ("lung or air", "fat", "soft tissue", "bone")
+
+#: Where the stored classes are in :data:`TISSUES`: enhanced tissue is soft tissue.
+_MERGED = np.array([0, 1, 2, 2, 3], np.uint8)
 
 #: Phantoms per cohort whose laws are used: in training as many lungs as abdomens.
 TRAIN = {
@@ -40,7 +43,7 @@ TRAIN = {
     "c4kc_kits": 250,
     "colorectal_liver_metastases": 250,
 }
-HELD_OUT = dict.fromkeys(TRAIN, 60)
+HELD_OUT = {name: 120 if count > 125 else 60 for name, count in TRAIN.items()}
 
 #: Seeds of ``phantoms.sample`` from which each part counts upwards.
 FIRST_SEED = {"train": 0, "held-out": 500_000}
@@ -99,9 +102,9 @@ class Phantoms:
         Parameters
         ----------
         kind : {"ct", "wide", "tissue", "lesion"}
-            int16 HU at 1 mm; the same on the grid of CT-CLIP (lungs only); class of tissue under
-            the lesion (position in :data:`TISSUES`) and share of the lesion (0 to 255), both on
-            :data:`LABEL_MM`.
+            int16 HU at 1 mm; the same on the grid of CT-CLIP (lungs only); number of thresholds
+            :data:`TISSUE_HU` below the tissue under the lesion, and share of the lesion (0 to
+            255), both on :data:`LABEL_MM`.
         index : int
         """
         folder, k = self._place[index]
@@ -135,13 +138,14 @@ class Phantoms:
         return (bottom + (top - bottom) * scaled).astype(np.float32)
 
     def labels(self, kind: str, index: int, spec: PatchSpec, shift=(0, 0, 0), side=None):
-        """Return the ``"tissue"`` or ``"lesion"`` map that lies under a patch.
+        """Return the map of ``"tissue"`` (position in :data:`TISSUES`) or ``"lesion"`` of a patch.
 
         Parameters as for :meth:`patch`; `shift` and half of `side` are even, or the map would
         lie between its voxels.
         """
         moved = [step // LABEL_MM for step in shift]
         part = cut(self.array(kind, index), moved, (side or spec.size[0]) // LABEL_MM)
+        part = _MERGED[part] if kind == "tissue" else part
         return np.ascontiguousarray(turn(part, spec.orientation))
 
     def batch(self, indices, spec: PatchSpec, shifts=None, side: int | None = None) -> torch.Tensor:

@@ -14,7 +14,7 @@ from tumorbench_utils import settings
 from tumorbench_utils.files import atomic_path, sha256_file
 from tumorbench_utils.models import CheckpointError, get_model, teaching
 from tumorbench_utils.pretraining import readout
-from tumorbench_utils.pretraining.data import HELD_OUT, TRAIN, phantoms_of
+from tumorbench_utils.pretraining.data import HELD_OUT, TRAIN, WIDE_SPACING, phantoms_of
 from tumorbench_utils.pretraining.objectives import LesionContrast
 from tumorbench_utils.pretraining.recipes import RECIPES
 from tumorbench_utils.pretraining.train import fit
@@ -150,17 +150,24 @@ def _own_objective(objective, model, trained, twin, unseen) -> dict:
 
 
 def _phenotypes(model, module, twin, unseen) -> dict:
-    """Return how well the phenotypes of unseen lungs are read from both embeddings."""
-    lungs = unseen.of_organs(["lung"])
-    true = readout.targets(unseen.table.loc[lungs])
-    guesses = [
-        readout.predicted(readout.embeddings(model, net, unseen, lungs), true, SEED)
-        for net in (module, twin)
-    ]
-    return {
-        name: readout.compare(true[:, k], *(guess[:, k] for guess in guesses), seed=SEED)
-        for k, name in enumerate(readout.PHENOTYPES)
-    }
+    """Return how well phenotypes of unseen lesions are read from both embeddings, by site."""
+    sites = readout.SITES
+    if model.spec.spacing_mm == WIDE_SPACING:  # a patch that is not kept of abdomens
+        sites = {"chest": sites["chest"]}
+    found = {}
+    for site, organs in sites.items():
+        indices = unseen.of_organs(organs)
+        true = readout.targets(unseen.table.loc[indices])
+        stacked = np.column_stack(list(true.values()))
+        guesses = [
+            readout.predicted(readout.embeddings(model, net, unseen, indices), stacked, SEED)
+            for net in (module, twin)
+        ]
+        found[site] = {
+            name: readout.compare(values, *(guess[:, k] for guess in guesses), seed=SEED)
+            for k, (name, values) in enumerate(true.items())
+        }
+    return found
 
 
 def missing() -> list[str]:
@@ -203,18 +210,20 @@ def phenotype_table(cards: list[dict]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per encoder and phenotype: ``model, objective, phenotype``, and the columns of
-        :func:`own_table` from ``trained`` on.
+        One row per encoder, site and phenotype: ``model, objective, site, phenotype``, and the
+        columns of :func:`own_table` from ``trained`` on.
     """
     rows = [
         {
             "model": card["model"],
             "objective": card["objective"],
+            "site": site,
             "phenotype": name,
             **_spread(found),
         }
         for card in cards
-        for name, found in card["phenotypes"].items()
+        for site, phenotypes in card["phenotypes"].items()
+        for name, found in phenotypes.items()
     ]
     return pd.DataFrame(rows)
 

@@ -190,7 +190,6 @@ class PositionContrast(Objective):
 
     crops: int = 3
     side: int = 36
-    held_out: int = 120
 
     name = "volume position contrast"
     citation = "wu2024voco"
@@ -239,7 +238,6 @@ class _WithDecoder(Objective):
     """Objectives that draw something on the grid of the patch."""
 
     outputs = 1
-    prompts = 0
     fine = False
 
     def head(self, model, module, frozen=False) -> Decoder:
@@ -249,14 +247,13 @@ class _WithDecoder(Objective):
             patch = torch.zeros(1, 1, *(self.side or model.spec.size[0],) * 3)
             patch = patch.to(_device(module))
             _, maps = with_maps(module, patch, MAPS[model.key])
-        channels = [m.shape[1] for m in maps]
-        decoder = Decoder(channels, model.dim, self.outputs, self.prompts, self.fine)
+        shapes = [(m.shape[1], m.shape[-1]) for m in maps]
+        decoder = Decoder(shapes, model.dim, self.outputs, patch.shape[-1], self.fine)
         decoder.names = MAPS[model.key]
         return decoder
 
-    def _drawn(self, module, head, x: Tensor, asked: Tensor | None = None) -> Tensor:
-        embedded, maps = with_maps(module, x, head.names)
-        return head(embedded, maps, asked)
+    def _drawn(self, module, head, x: Tensor) -> Tensor:
+        return head(*with_maps(module, x, head.names))
 
     def _shifts(self, n: int, rng) -> np.ndarray:
         """Return random even moves, so that label maps move with the patch."""
@@ -330,7 +327,8 @@ class TissueSegmentation(_WithDecoder):
 
     def loss(self, module, head, batch) -> Tensor:
         """Return Dice loss plus cross-entropy."""
-        loss = DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True)
+        # The Dice coefficient is taken over the batch: few patches hold all tissues.
+        loss = DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True)
         return loss(self._drawn(module, head, batch["patches"]), batch["true"])
 
     def scores(self, model, module, head, phantoms, indices, rng) -> np.ndarray:
@@ -350,29 +348,31 @@ class TissueSegmentation(_WithDecoder):
 class PromptedSegmentation(_WithDecoder):
     """Draw what is asked for: one of the tissues, or the lesion (VISTA3D).
 
-    He et al. 2024 prompt by class or by points; here by class.
+    He et al. 2024 prompt by class or by points; here by class. As there, a class is a vector, and
+    the answer is its product with the features of every voxel: the last layer holds the vectors.
     """
 
     name = "segmentation on demand"
     citation = "he2024vista3d"
     measure = "Dice of the things that are there, each asked for"
-    prompts = len(TISSUES) + 1
+    outputs = len(TISSUES) + 1
 
     def draw(self, model, phantoms, indices, rng) -> dict:
-        """Return patches, what is asked for, and where it is. Half of the questions are lesions."""
+        """Return patches, where every thing is in them, and which two things are asked for.
+
+        The lesion is always one of the two, a tissue that is there the other.
+        """
         shifts = self._shifts(len(indices), rng)
-        true, asked = [], []
-        for index, shift in zip(indices, shifts, strict=True):
-            every = self._maps(model, phantoms, index, shift)
-            there = np.flatnonzero(every[:-1].any((1, 2, 3)))
-            lesion = rng.random() < 0.5 or not there.size
-            pick = len(TISSUES) if lesion else int(rng.choice(there))
-            true.append(every[pick])
-            asked.append(pick)
+        maps, asked = [], np.zeros((len(indices), self.outputs), np.float32)
+        asked[:, -1] = 1
+        for row, (index, shift) in enumerate(zip(indices, shifts, strict=True)):
+            maps.append(self._maps(model, phantoms, index, shift))
+            there = np.flatnonzero(maps[-1][:-1].any((1, 2, 3)))
+            asked[row, rng.choice(there) if there.size else -1] = 1
         return {
             "patches": phantoms.batch(indices, model.spec, shifts, self.side),
-            "true": torch.from_numpy(np.stack(true)[:, None]).float(),
-            "asked": torch.tensor(asked),
+            "true": torch.from_numpy(np.stack(maps)).float(),
+            "asked": torch.from_numpy(asked),
         }
 
     def _maps(self, model, phantoms, index, shift) -> np.ndarray:
@@ -383,26 +383,21 @@ class PromptedSegmentation(_WithDecoder):
         return np.stack([*parts, lesion])
 
     def loss(self, module, head, batch) -> Tensor:
-        """Return Dice loss plus binary cross-entropy."""
+        """Return Dice loss plus binary cross-entropy of the things that are asked for."""
+        drawn = self._drawn(module, head, batch["patches"])
+        asked = batch["asked"].bool()
         loss = DiceCELoss(sigmoid=True, squared_pred=True)
-        return loss(self._drawn(module, head, batch["patches"], batch["asked"]), batch["true"])
+        return loss(drawn[asked][:, None], batch["true"][asked][:, None])
 
     def scores(self, model, module, head, phantoms, indices, rng) -> np.ndarray:
         """Return the Dice coefficient of each patch, averaged over the things in it."""
-        shifts = self._shifts(len(indices), rng)
-        patches = phantoms.batch(indices, model.spec, shifts, self.side)
-        maps = [self._maps(model, phantoms, i, s) for i, s in zip(indices, shifts, strict=True)]
-        true = torch.from_numpy(np.stack(maps))
-        dice = torch.empty(true.shape[1], len(true))
+        batch = self.draw(model, phantoms, indices, rng)
+        found = []
         with torch.inference_mode():
-            for start in range(0, len(patches), 16):
-                part = slice(start, start + 16)
-                x = patches[part].to(_device(module))
-                embedded, coarse = with_maps(module, x, head.names)
-                for k in range(true.shape[1]):
-                    asked = torch.full((len(x),), k, device=x.device)
-                    drawn = head(embedded, coarse, asked)[:, 0].cpu() > 0
-                    dice[k, part] = _dice(drawn, true[part, k])
+            for x in batch["patches"].split(16):
+                found.append(self._drawn(module, head, x.to(_device(module))).cpu() > 0)
+        found, true = torch.cat(found), batch["true"] > 0.5
+        dice = torch.stack([_dice(found[:, k], true[:, k]) for k in range(self.outputs)])
         return dice.nanmean(0).double().numpy()
 
 

@@ -12,24 +12,28 @@ from tumorbench_utils.models import FoundationModel
 from tumorbench_utils.pretraining.data import Phantoms
 from tumorbench_utils.stats import percentile_interval
 
-#: What is read out of embeddings of lung phantoms, by column of ``Phantoms.table``.
+#: Which organs make up a site, and what is read out of embeddings there: names by column of
+#: ``Phantoms.table``. Lesions of the abdomen have no spicules.
+SITES = {
+    "chest": ("lung",),
+    "abdomen": ("kidney", "liver"),
+}
 PHENOTYPES = {
     "diameter": "diameter_mm",
     "attenuation": "attenuation_hu",
     "texture": "texture_hu",
+    "necrosis": "necrosis",
     "spiculation": "spiculation",
-    "lobulation": "lobulation",
-    "calcification": "calcification",
 }
 
 _RESAMPLES = 2000
 
 
-def targets(table: pd.DataFrame) -> np.ndarray:
-    """Return the phenotypes (n, 6) as they are read out: the diameter as its logarithm."""
-    values = table[list(PHENOTYPES.values())].to_numpy(float).copy()
-    values[:, 0] = np.log(values[:, 0])
-    return values
+def targets(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the phenotypes that differ between lesions, the diameter as its logarithm."""
+    values = {name: table[column].to_numpy(float) for name, column in PHENOTYPES.items()}
+    values["diameter"] = np.log(values["diameter"])
+    return {name: found for name, found in values.items() if np.ptp(found) > 0}
 
 
 def embeddings(

@@ -22,7 +22,7 @@ _WARM_UP = 10
 def rate_at(step: int, steps: int) -> float:
     """Return the share of the largest learning rate: a short rise, then half a cosine to 0."""
     rise = min((step + 1) / _WARM_UP, 1.0)
-    return rise * 0.5 * (1 + np.cos(np.pi * step / steps))
+    return float(rise * 0.5 * (1 + np.cos(np.pi * step / steps)))
 
 
 def fit(
