@@ -172,6 +172,18 @@ def test_regress_out_leaves_nothing_of_a_linear_effect(rng):
     B = rng.normal(size=(50, 3))
     left = similarity.regress_out(B, size)
     np.testing.assert_allclose(left.T @ size, 0, atol=1e-10)
+    frame = pd.DataFrame(B, index=[f"l{i}" for i in range(50)])
+    series = pd.Series(size, index=frame.index)[::-1]
+    np.testing.assert_allclose(similarity.regress_out(frame, series), left)
+    np.testing.assert_allclose(similarity.regress_out(B, size.tolist()), left)
+    for covariates, message in [
+        (series[1:], "different lesions"),
+        (size[1:], "49 rows for 50 lesions"),
+        (np.full(50, np.nan), "not finite"),
+        (["x"] * 50, "numbers"),
+    ]:
+        with pytest.raises(similarity.SimilarityError, match=message):
+            similarity.regress_out(frame, covariates)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 from scipy.stats import rankdata
 
-from tumorbench_utils.similarity.inputs import Embedding, SimilarityError, as_array, pair
+from tumorbench_utils.similarity.inputs import Embedding, SimilarityError, align, as_array, pair
 
 #: Principal components that Procrustes looks at.
 COMPONENTS = 50
@@ -215,16 +216,26 @@ def regress_out(A: Embedding, covariates) -> np.ndarray:
     ----------
     A : array-like, shape (n, d)
     covariates : array-like, shape (n,) or (n, c)
-        For example the logarithm of the lesion's size.
+        For example the logarithm of the lesion's size. A Series or DataFrame is joined to a
+        DataFrame by its index.
 
     Returns
     -------
     ndarray, shape (n, d)
-        Residuals of ordinary least squares with an intercept.
+        Residuals of ordinary least squares with an intercept, in the order of A.
+
+    Raises
+    ------
+    SimilarityError
+        If the lesions differ or a value is not a finite number.
     """
-    A = as_array(A)
-    covariates = np.asarray(covariates, dtype=np.float64)
-    covariates = as_array(covariates.reshape(len(covariates), -1), "covariates")
+    if isinstance(covariates, pd.Series):
+        covariates = covariates.to_frame()
+    if isinstance(covariates, pd.DataFrame) and isinstance(A, pd.DataFrame):
+        A, covariates = align({"embedding": A, "covariates": covariates}).values()
+    elif np.ndim(covariates) == 1:
+        covariates = np.asarray(covariates)[:, None]
+    A, covariates = as_array(A), as_array(covariates, "covariates")
     if len(covariates) != len(A):
         raise SimilarityError(f"covariates has {len(covariates)} rows for {len(A)} lesions")
     design = np.column_stack([np.ones(len(A)), covariates])
