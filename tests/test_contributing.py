@@ -114,8 +114,8 @@ def test_a_model_is_tried_and_added(copy, call):
 def test_a_cohort_is_described_and_read(copy, call):
     (said,) = follow("Adding a cohort", copy, call)
     assert re.search(r"n4\s+b\s+1\s+9", said)
-    assert "tumorbench check-cohort mine/cohort.yml" in section("Adding a cohort")
-    call("tumorbench", "check-cohort", "--help")
+    command = re.search(r"`(tumorbench check-cohort \S+)`", section("Adding a cohort"))[1]
+    assert "4 lesions, 2 scans, 2 patients; 0 faults" in call(*command.split())
 
 
 def test_a_chapter_is_copied_run_and_checked(copy, call):
