@@ -120,3 +120,13 @@ def test_rulers_beat_or_meet_the_published_models(reference):
         table = table[table["used_in_reference"]]
         score = baselines.covariate_score(table, "size_mm", COHORTS[name].size_direction)
         assert stats.auc(table["label"].astype(int), score) > best
+
+
+def test_what_is_no_table_no_direction_and_no_number_is_refused():
+    table = pd.DataFrame({"size_mm": [1.0, 2.0], "wave": [1j, 2.0]})
+    with pytest.raises(TypeError, match="table is a DataFrame"):
+        baselines.covariate_score({"size_mm": [1.0]}, "size_mm", 1)
+    with pytest.raises(ValueError, match="direction must be"):
+        baselines.covariate_score(table, "size_mm", [1])
+    with pytest.raises(ValueError, match="complex"):
+        baselines.covariate_score(table, "wave", 1)

@@ -221,3 +221,26 @@ def test_leakage_of_the_published_protocol(reference):
     assert shares["luna16"]["share"].mean() == pytest.approx(0.40, abs=0.03)
     assert shares["dlcs"]["share"].mean() == pytest.approx(0.37, abs=0.03)
     assert (shares["dlcs"]["same_label"] == 1).all()
+
+
+def test_what_is_no_table_or_no_split_is_refused():
+    table = pd.DataFrame({"patient_id": list("abcdef"), "label": [0, 1] * 3})
+    with pytest.raises(TypeError, match="table is a DataFrame, not dict"):
+        grouped_splits({"patient_id": ["a"], "label": [0]})
+    with pytest.raises(ValueError, match="three shares"):
+        grouped_splits(table, fractions="abc")
+    with pytest.raises(ValueError, match="stands in the table twice"):
+        grouped_splits(pd.concat([table, table[["patient_id"]]], axis=1))
+    for function in (leakage_report, assert_disjoint):
+        with pytest.raises(TypeError, match="sides train, val and test"):
+            function(table, ([0], [1], [2]))
+    with pytest.raises(ValueError, match="below 2"):
+        reference_splits([0, 1] * 20, 2, 2**32 - 1)
+
+
+def test_leakage_of_labels_in_words():
+    table = pd.DataFrame({"patient_id": list("aabb"), "label": ["no", "no", "no", "yes"]})
+    report = leakage_report(table, Split([0, 2], [], [1, 3]))
+    row = report.query("first == 'train' and second == 'test'").iloc[0]
+    # By hand: 'no' is met by 'no' in patient a; 'yes' is met by 'no' in patient b.
+    assert (row["groups"], row["lesions"], row["share"], row["same_label"]) == (2, 2, 1, 0.5)

@@ -38,9 +38,12 @@ def covariate_score(table: pd.DataFrame, covariate: str, direction: int | str) -
         If the column is absent or holds text that is no stage or an infinite number, or the
         direction is none of the four.
     """
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"table is a DataFrame, not {type(table).__name__}")
     if covariate not in table:
         raise ValueError(f"the table has no column {covariate!r}; it has {list(table.columns)}")
-    if isinstance(direction, bool) or direction not in _DIRECTIONS:
+    hashable = isinstance(direction, str | int | float | np.number)
+    if not hashable or isinstance(direction, bool) or direction not in _DIRECTIONS:
         raise ValueError(
             f"direction must be 1 or 'higher', -1 or 'lower', not {direction!r}: does a higher "
             f"{covariate} speak for label 1?"
@@ -48,6 +51,8 @@ def covariate_score(table: pd.DataFrame, covariate: str, direction: int | str) -
     values = table[covariate]
     if isinstance(values, pd.DataFrame):
         raise ValueError(f"the column {covariate!r} stands in the table twice")
+    if pd.api.types.is_complex_dtype(values):
+        raise ValueError(f"the column {covariate!r} holds complex numbers, which have no order")
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
         numbers = values.astype("Float64").astype("float64")
     else:
@@ -69,8 +74,8 @@ def _rank(value, covariate: str) -> float:
     match = _STAGE.fullmatch(name)
     if match is None:
         raise ValueError(
-            f"column {covariate!r}: {value!r} is neither a number nor a stage; a score needs an "
-            "order, so map it to numbers first"
+            f"column {covariate!r}: {value!r} ({type(value).__name__}) is neither a number nor a "
+            "stage; a score needs an order, so map it to numbers first"
         )
     number = _ROMAN.get(match[1].upper()) or int(match[1])
     return number + (0.1 * ("abcd".index(match[2].lower()) + 1) if match[2] else 0.0)

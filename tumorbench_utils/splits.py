@@ -60,8 +60,11 @@ def reference_splits(labels, n_repeats: int = 10, seed: int = 10) -> list[Split]
         If labels are missing, hold one class only, or a class is too small for three sides.
     """
     classes = _classes(labels, "labels")
+    first, repeats = _whole(seed, "seed"), _whole(n_repeats, "n_repeats", least=1)
+    if first + repeats > 2**32:
+        raise ValueError(f"seed must leave room for {repeats} states below 2**32, not {seed!r}")
     splits = []
-    for state in range(_whole(seed, "seed"), seed + _whole(n_repeats, "n_repeats", least=1)):
+    for state in range(first, first + repeats):
         try:
             rest, test = train_test_split(
                 np.arange(len(classes)), test_size=0.3, random_state=state, stratify=classes
@@ -119,6 +122,7 @@ def grouped_splits(
         If a column is absent or has missing values, there is one class only, the fractions are no
         shares, or there are too few groups of a class for three sides.
     """
+    _check_table(table)
     for column in (group, stratify):
         if column is not None and column not in table:
             raise ValueError(f"the table has no column {column!r}; it has {list(table.columns)}")
@@ -203,7 +207,11 @@ def leakage_report(table: pd.DataFrame, split: Split) -> pd.DataFrame:
     if "patient_id" not in table:
         raise ValueError("the table has no column 'patient_id'")
     labels = table["label"] if "label" in table else pd.Series(pd.NA, index=table.index)
-    frame = pd.DataFrame({"label": pd.array(labels, dtype="Float64")})
+    if labels.ndim != 1:
+        raise ValueError("the column 'label' stands in the table twice")
+    codes = pd.factorize(labels.to_numpy(dtype=object))[0]  # -1: no label
+    frame = pd.DataFrame({"label": pd.array(codes, dtype="Int64").astype("Float64")})
+    frame.loc[codes < 0, "label"] = pd.NA
     rows = []
     for level in ("patient_id", "scan_id"):
         if level not in table:
@@ -280,8 +288,16 @@ def _whole(value: int, name: str, least: int = 0) -> int:
     return int(value)
 
 
+def _check_table(table: pd.DataFrame) -> None:
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"table is a DataFrame, not {type(table).__name__}")
+
+
 def _shares(fractions: Sequence[float]) -> np.ndarray:
-    shares = np.asarray(fractions, dtype=float)
+    try:
+        shares = np.asarray(fractions, dtype=float)
+    except (TypeError, ValueError):
+        shares = np.zeros(0)
     if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(
             f"fractions must be three shares above 0 that make 1 together, not {fractions!r}"
@@ -313,6 +329,8 @@ def _groups(table: pd.DataFrame, column: str) -> np.ndarray:
     """Return the groups of a table as codes 0, 1, ..., none missing."""
     if table.empty:
         raise ValueError("the table has no rows")
+    if table[column].ndim != 1:
+        raise ValueError(f"the column {column!r} stands in the table twice")
     if table[column].isna().any():
         raise ValueError(
             f"column {column!r}: {int(table[column].isna().sum())} of {len(table)} rows are in no "
@@ -323,6 +341,12 @@ def _groups(table: pd.DataFrame, column: str) -> np.ndarray:
 
 def _checked_sides(table: pd.DataFrame, split: Split) -> dict[str, np.ndarray]:
     """Return the positions of each side, all of them inside the table."""
+    _check_table(table)
+    if not all(hasattr(split, name) for name in _SIDES):
+        raise TypeError(
+            f"split has the sides train, val and test, {type(split).__name__} has not: "
+            "Split(train, val, test)"
+        )
     return dict(_positions(table, split))
 
 

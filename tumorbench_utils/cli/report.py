@@ -53,7 +53,8 @@ def report(
     elif name in MODELS or name in COHORTS:
         raise ValueError("--cohort goes with a model, --model with a cohort")
     else:
-        raise KeyError(settings.unknown("model or cohort", name, [*MODELS, *COHORTS]))
+        said = settings.unknown("model or cohort", name, [*MODELS, *COHORTS])
+        raise KeyError(f"{said}; the file that brings your own goes to --own")
     for note in made.notes:
         typer.echo(f"not computed: {note}", err=True)
     typer.echo(made.write(out or Path(f"{name}-report")))

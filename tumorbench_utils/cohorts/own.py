@@ -244,7 +244,7 @@ def _called(path: Path, header: list[str], columns: Mapping[str, str]) -> dict[s
         raise CohortError(
             f"{path}: row 1: no column {'; no column '.join(absent)}; the file has "
             f"{', '.join(map(repr, header[:12]))}{', ...' if len(header) > 12 else ''}. If they "
-            "have other names there, say so with `columns`"
+            "have other names there, say so with `columns`, here or in a description (.yml)"
         )
     return called
 
