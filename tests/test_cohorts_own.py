@@ -293,3 +293,28 @@ def test_every_format_of_a_stranger_leads_to_the_same_lesions(tmp_path):
     before = path.stat().st_mtime_ns
     assert write_strange(truth, tmp_path / "sent").stat().st_mtime_ns == before
     assert list((cache_dir() / "seeds").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"coord_x": [True, False]}, "'coord_x' holds true and false"),
+        ({"coord_x": [1j, 2]}, "'coord_x' holds complex numbers"),
+        ({"coord_x": [1.0, np.inf]}, "row 1, column 'coord_x': inf breaks"),
+        ({"scan_id": ["s", "s"]}, "row 1, column 'patient_id': the scan 's' belongs to several"),
+    ],
+)
+def test_the_table_of_a_reader_is_checked_as_well(monkeypatch, changes, said):
+    monkeypatch.setattr("tumorbench_utils.cohorts.registry.COHORTS", known := dict(cohorts.COHORTS))
+    table = pd.DataFrame(
+        {
+            **{name: ["a", "b"] for name in ("lesion_id", "patient_id", "scan_id", "image_path")},
+            **{name: [1.0, 2.0] for name in ("coord_x", "coord_y", "coord_z")},
+            **{name: [np.nan, np.nan] for name in ("label", "time_days", "event")},
+        }
+    )
+    cohorts.register(cohorts.CohortCard(key="mine", title="Mine"), lambda folder: table)
+    assert "mine" in known and len(cohorts.load_cohort("mine").table) == 2
+    table = table.assign(**changes)
+    with pytest.raises(CohortError, match=said):
+        cohorts.load_cohort("mine")

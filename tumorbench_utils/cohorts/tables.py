@@ -181,6 +181,13 @@ def check(
     CohortError
         Naming up to five faults by row and column.
     """
+    for name, rule in columns.items():
+        wrong = frame[name].dtype.kind if name in frame else ""
+        if wrong == "c" or (wrong == "b" and name in COORD_LIMITS_MM):
+            raise CohortError(
+                f"{where}: column {(called or {}).get(name, name)!r} holds "
+                f"{'complex numbers' if wrong == 'c' else 'true and false'}, not {rule.dtype}"
+            )
     try:
         checked = pa.DataFrameSchema(dict(columns)).validate(frame, lazy=True)
     except SchemaErrors as error:
@@ -227,7 +234,7 @@ def _faults(error: SchemaErrors, frame: pd.DataFrame, called: Mapping[str, str])
 
 def _short(value, show=repr) -> str:
     """Return how a value is shown in a message: at most 80 characters."""
-    shown = show(value)
+    shown = show(value.item() if isinstance(value, np.generic) else value)
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
@@ -285,11 +292,14 @@ def check_standard(table: pd.DataFrame, where: str) -> pd.DataFrame:
             f"{where}: row {row}, column 'event': time_days and event must both be there or both "
             "be missing"
         )
-    owners = checked.groupby("scan_id")["patient_id"].nunique()
-    if (owners > 1).any():
+    first = checked.drop_duplicates("scan_id").set_index("scan_id")["patient_id"]
+    apart = checked["patient_id"] != checked["scan_id"].map(first)
+    if apart.any():
+        row = apart.idxmax()
         raise CohortError(
-            f"{where}: column 'patient_id': the scan {owners.idxmax()!r} belongs to several "
-            "patients"
+            f"{where}: row {row}, column 'patient_id': the scan {checked.loc[row, 'scan_id']!r} "
+            f"belongs to several patients, {first[checked.loc[row, 'scan_id']]!r} and "
+            f"{checked.loc[row, 'patient_id']!r}"
         )
     if "label_reference" not in checked:
         checked["label_reference"] = checked["label"]
