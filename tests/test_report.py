@@ -169,3 +169,12 @@ def test_unknown_names_are_refused():
     with pytest.raises(KeyError, match="did you mean luna16"):
         report.of_cohort("luna6")
     assert "fmcib" in models.MODELS
+
+
+def test_an_own_cohort_is_not_called_a_phantom(monkeypatch):
+    cohort = make_cohort()
+    own = Cohort(cohort.card, "phantom", cohort.table)
+    assert "phantom" in facts.origin(own)
+    monkeypatch.setattr(facts, "is_own", lambda key: key == "made_up")
+    assert facts.origin(own) == "own cohort"
+    assert "phantom" not in facts.methods([], [own])[0]

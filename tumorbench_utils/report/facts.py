@@ -14,6 +14,7 @@ import pandas as pd
 
 from tumorbench_utils import plots, results, settings
 from tumorbench_utils.cohorts import Cohort
+from tumorbench_utils.cohorts.registry import is_own
 from tumorbench_utils.models import get_model
 from tumorbench_utils.probes.linear import C_GRID
 from tumorbench_utils.report.analyses import kind_of, weights_of
@@ -65,6 +66,11 @@ PROTOCOL = {
 }
 
 
+def origin(cohort: Cohort) -> str:
+    """Return where a cohort comes from: its edition, or that it is somebody's own."""
+    return "own cohort" if is_own(cohort.card.key) else plots.label(cohort.edition)
+
+
 def methods(models: Iterable[str], cohorts: Iterable[Cohort]) -> list[str]:
     """Return the methods of a run, paragraph by paragraph.
 
@@ -79,7 +85,7 @@ def methods(models: Iterable[str], cohorts: Iterable[Cohort]) -> list[str]:
         card, table = cohort.card, cohort.table
         rule = f" Label: {card.label_rule}." if card.label_rule else ""
         lines.append(
-            f"{card.title} ({plots.label(cohort.edition)}): {len(table)} lesions of "
+            f"{card.title} ({origin(cohort)}): {len(table)} lesions of "
             f"{table['patient_id'].nunique()} patients. "
             f"Endpoint: {card.endpoint or 'as labelled'}.{rule}"
         )
@@ -149,8 +155,8 @@ def answers(
 
     facts = dict(PROTOCOL)
     facts["data_source"] = each(lambda c: _or_silent(c.card.source, c.card.doi))
-    if edition == "phantom":
-        facts["data_source"] += " This run: phantoms, or what was registered in their edition."
+    if edition == "phantom" and not all(is_own(c.card.key) for c in cohorts):
+        facts["data_source"] += " This run: phantoms shaped after them, no patients."
     facts["data_access"] = each(lambda c: _or_silent(c.card.licence, c.card.access))
     facts["overlap"] = "Pre-training data: " + " ".join(
         f"{card.title}: {card.data or 'not stated'}." for card in cards.values()

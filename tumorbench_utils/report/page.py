@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from tumorbench_utils import embeddings, plots, settings, webpage
+from tumorbench_utils import embeddings, settings, webpage
 from tumorbench_utils.cohorts import COHORTS, Cohort, load_cohort
 from tumorbench_utils.files import atomic_path
 from tumorbench_utils.models import MODELS
@@ -207,7 +207,8 @@ def _analyse(cohort: Cohort, features) -> tuple[dict[str, pd.DataFrame], list[st
 def _report(title, models, cohorts, tables, notes) -> Report:
     edition = cohorts[0].edition
     kinds = {facts.weights_of(m, edition) for m in models if kind_of(m) != "baseline"}
-    label = f"{plots.label(edition)} | networks: {', '.join(sorted(kinds))}"
+    origins = dict.fromkeys(facts.origin(cohort) for cohort in cohorts)
+    label = f"{'; '.join(origins)} | networks: {', '.join(sorted(kinds))}"
     answers = facts.answers(models, cohorts, tables)
     return Report(
         title,
