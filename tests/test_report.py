@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from tumorbench_utils import models, report, settings
+from tumorbench_utils.cli import cli
 from tumorbench_utils.cohorts import Cohort, CohortCard
 from tumorbench_utils.report import facts, page
 
@@ -178,3 +180,37 @@ def test_an_own_cohort_is_not_called_a_phantom(monkeypatch):
     monkeypatch.setattr(facts, "is_own", lambda key: key == "made_up")
     assert facts.origin(own) == "own cohort"
     assert "phantom" not in facts.methods([], [own])[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["my_network"], "goes to --own"),
+        (["my_network", "--own", "absent.py"], "no such file"),
+        (["luna16", "--cohort", "dlcs"], "--model with a cohort"),
+        (["fmcib", "--model", "voco"], "--cohort goes with a model"),
+        (["absent.yml"], "no such file"),
+    ],
+)
+def test_the_command_says_what_is_wrong(words, said):
+    result = CliRunner().invoke(cli, ["report", *words])
+    assert result.exit_code != 0 and said in str(result.exception)
+
+
+def test_the_command_runs_the_file_that_brings_a_model(tmp_path, monkeypatch):
+    own = tmp_path / "my_model.py"
+    own.write_text(
+        "from tumorbench_utils import models\n"
+        "models.register(models.from_function('mine', lambda p: [p.mean(), p.std()]))\n"
+    )
+    made = {}
+
+    def of_model(name, cohorts, edition):
+        made.update(name=name, cohorts=cohorts)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(report, "of_model", of_model)
+    result = CliRunner().invoke(cli, ["report", "mine", "--own", str(own), "--cohort", "luna16"])
+    models.MODELS.pop("mine", None)
+    assert "far enough" in str(result.exception)
+    assert made == {"name": "mine", "cohorts": ["luna16"]}
