@@ -26,9 +26,8 @@ class Net(torch.nn.Module):
         return self.head(torch.tanh(self.conv(x)).flatten(1))
 
 
-def encode(module, patches, *, batch_size=8):
-    with torch.inference_mode():
-        return module(patches)
+def encode(module, patches):
+    return module(patches)
 
 
 MODEL = SimpleNamespace(encode=encode, key="net", dim=7)
@@ -56,7 +55,7 @@ def test_map_equals_monai_with_an_embedding_per_voxel(patch, mask, overlap):
 
 
 def test_a_network_that_reads_one_corner_is_found_out(patch):
-    def corner(module, patches, *, batch_size=8):
+    def corner(module, patches):
         return torch.stack(
             [patches[:, 0, :4, :4, :4].mean(dim=(1, 2, 3)), torch.ones(len(patches))], 1
         )
@@ -110,7 +109,7 @@ def test_a_patch_that_does_not_fit_the_model_is_named(patch):
 
 
 def test_a_zero_embedding_has_no_direction(patch):
-    model = SimpleNamespace(encode=lambda module, x, **_: torch.zeros(len(x), 7), key="zero", dim=7)
+    model = SimpleNamespace(encode=lambda module, x: torch.zeros(len(x), 7), key="zero", dim=7)
     for method in (saliency.occlusion_map, saliency.gradient_map):
         with pytest.raises(saliency.SaliencyError, match="zero"):
             method(model, torch.nn.Identity().eval(), patch)

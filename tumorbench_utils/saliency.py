@@ -70,6 +70,7 @@ def _soft_cube(mask: int) -> torch.Tensor:
     return (bump.max() - bump) / (bump.max() - bump.min()) if mask > 1 else torch.zeros(1, 1, 1)
 
 
+@torch.no_grad()
 def occlusion_map(
     model, module: torch.nn.Module, patch, *, mask: int = 12, overlap: float = 0.25
 ) -> np.ndarray:
@@ -128,7 +129,7 @@ def occlusion_map(
         batch = image.repeat(len(part), 1, 1, 1, 1)
         for occluded, window in zip(batch, part, strict=True):
             occluded[(slice(None), *window)] *= keep
-        embeddings[start : start + _BATCH] = model.encode(module, batch, batch_size=_BATCH)
+        embeddings[start : start + _BATCH] = model.encode(module, batch)
     weight = compute_importance_map((mask,) * 3, mode="gaussian").numpy().astype(np.float64)
     return _distance(patch.shape, windows, weight, embeddings.double(), whole.double()[0])
 
