@@ -219,7 +219,7 @@ def test_faults_of_functions_are_named(function, says):
 
 @pytest.mark.parametrize("wrong", [None, 3, "mine", nn.Linear, moments])
 def test_from_module_takes_modules(wrong):
-    with pytest.raises(TypeError, match="a module|torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"a module|torch\.nn\.Module"):
         models.from_module("mine", wrong, SPEC)
 
 
