@@ -287,7 +287,8 @@ def test_a_frozen_encoder_stays_as_it_is(shown):
 
 
 def test_training_lowers_the_loss(shown):
-    objective, model, module = small("suprem", side=24, organs=("lung",))
+    objective, model, module = small("merlin", side=24, organs=("lung",))
+    objective = dataclasses.replace(objective, batch=6)
     _, losses = pretraining.fit(objective, model, module, shown, steps=20)
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
