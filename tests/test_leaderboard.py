@@ -180,3 +180,13 @@ def test_downloads_hold_the_whole_board(board):
     assert whole["about"] == "about this"
     dictionary = pd.read_csv(StringIO(texts["dictionary.csv"]))
     assert list(dictionary["column"]) == list(csv.columns)
+
+
+def test_a_submission_without_a_network_has_a_row_on_the_page():
+    board = leaderboard.assemble([leaderboard.printed(), leaderboard.submitted("phantom")])
+    own = board[board["kind"] == "submission"]
+    assert own["parameters"].isna().all()
+    cells, _, tags = leaderboard_pages.summary(board)
+    rows = cells[tags["kind"] == "submission"]
+    assert len(rows)
+    assert set(rows["parameters"]) == {"–"}

@@ -170,7 +170,7 @@ def submitted(edition: str) -> pd.DataFrame:
             sizes = row["n_train"], row["n_test"]
             low, high = stats.corrected_interval(row["scores"], *sizes)
             spread = np.std(row["scores"], ddof=1)
-            own = {name: facts[name] for name in ("licence", "parameters")}
+            own = {"licence": facts["licence"], "parameters": facts["parameters"] or np.nan}
             rows.append(
                 {
                     **own,

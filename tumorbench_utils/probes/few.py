@@ -37,12 +37,16 @@ def few_shot(X, y, splits, shots=(1, 5, 10), seed=0, *, groups=None) -> dict[int
     """
     data = probe_input(X, y, groups)
     splits = check_splits(splits, data.y)
+    if np.ndim(shots) != 1:
+        raise ValueError(f"shots must be a list of whole numbers, not {shots!r}")
     shots = list(shots)
     if not shots:
         raise ValueError("shots is empty; give the numbers of lesions per class")
     for count in shots:
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
             raise ValueError(f"shots must be whole numbers above 0, not {count!r}")
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"the seed must be a whole number, 0 or more, not {seed!r}")
     numbers = {id(split): number for number, split in enumerate(splits)}
     table = knn.CosineTable(data.X)
 

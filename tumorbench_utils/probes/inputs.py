@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tumorbench_utils import stats
+from tumorbench_utils.stats.checks import refuse_text
 
 
 class ProbeInput(NamedTuple):
@@ -85,6 +86,7 @@ def feature_array(X, y, name: str = "X") -> np.ndarray:
     frame = joined(X, name, y)
     try:
         array = np.asarray(frame)
+        refuse_text(array)
         if array.dtype != np.float32:
             array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -145,6 +147,11 @@ def check_splits(splits, y: np.ndarray) -> list:
     if not splits:
         raise ValueError("there are no splits")
     for number, split in enumerate(splits):
+        if not all(hasattr(split, part) for part in ("train", "val", "test")):
+            raise ValueError(
+                f"splits must be a list of splits with .train, .val and .test; number {number} is "
+                f"{type(split).__name__}"
+            )
         parts = {part: np.asarray(getattr(split, part)) for part in ("train", "val", "test")}
         for part, rows in parts.items():
             where = f"split {number}, {part}"

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+_NUMBERS = (int, float, np.number, np.bool_)
+
 
 def binary_labels(y, name: str = "y") -> np.ndarray:
     """Return labels as an integer array of 0 and 1 that holds both.
@@ -29,7 +31,7 @@ def binary_labels(y, name: str = "y") -> np.ndarray:
             f"{name} has {int(labels.isna().sum())} missing labels of {len(labels)}; leave those "
             "rows out first"
         )
-    if labels.dtype == object and not labels.map(lambda v: isinstance(v, int | float)).all():
+    if labels.dtype == object and not labels.map(lambda v: isinstance(v, _NUMBERS)).all():
         raise ValueError(f"{name} must hold numbers 0 and 1, not {labels.iloc[0]!r}")
     found = set(labels.unique().tolist())
     if not found <= {0, 1}:
@@ -41,6 +43,22 @@ def binary_labels(y, name: str = "y") -> np.ndarray:
             "under the ROC curve needs both"
         )
     return labels.to_numpy(dtype=np.int64)
+
+
+def refuse_text(array: np.ndarray) -> None:
+    """Refuse text, dates and complex values, which numpy turns into numbers without a word.
+
+    Raises
+    ------
+    ValueError
+        If the array holds any.
+    """
+    kinds = {"U": "text", "S": "text", "m": "dates", "M": "dates", "c": "complex values"}
+    kind = kinds.get(array.dtype.kind)
+    if array.dtype == object and any(isinstance(v, str | bytes) for v in array.ravel()):
+        kind = "text"
+    if kind:
+        raise ValueError(f"it holds {kind}")
 
 
 def numbers(values, name: str, length: int | None = None) -> np.ndarray:
@@ -55,7 +73,9 @@ def numbers(values, name: str, length: int | None = None) -> np.ndarray:
         How many there must be.
     """
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
+        refuse_text(array)
+        array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers: {error}") from error
     if array.ndim != 1:

@@ -1,5 +1,7 @@
 """Means over repeated random splits, whose cases overlap."""
 
+from numbers import Real
+
 import numpy as np
 from scipy import stats as sps
 
@@ -32,7 +34,8 @@ def corrected_error(sd, n_splits: int, n_train: int, n_test: int):
         Number of splits and the cases on either side of one.
     """
     for name, value in (("n_splits", n_splits), ("n_train", n_train), ("n_test", n_test)):
-        if not np.isscalar(value) or not np.isfinite(value) or value <= 0:
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not number or not np.isfinite(value) or value <= 0:
             raise ValueError(f"{name} must be a number above 0, not {value!r}")
     if n_splits < 2:
         raise ValueError("a corrected interval needs the scores of at least two splits, not 1")
