@@ -10,6 +10,7 @@ import torch
 
 from tumorbench_utils import robustness
 from tumorbench_utils.patches import PatchSpec
+from tumorbench_utils.robustness import RobustnessError
 
 FIRST = [20.16, 20.1, 18.59, 16.59, 15.71, 14.36, 17.45, 24.77, 14.78, 16.54, 20.55, 22.19]
 SECOND = [21.24, 22.21, 15.85, 15.74, 18.65, 16.21, 19.01, 26.98, 17.07, 16.68, 25.04, 21.57]
@@ -436,3 +437,42 @@ def test_a_scan_that_cannot_be_made_stops_the_run():
     with pytest.raises(OSError, match="broken"):
         robustness.encode_scans(scans(), [(Pixels(), None)])
     assert robustness.encode_scans([], [(Pixels(), None)])[0].shape == (0, 8)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(["1", "2", "3"], [1, 2, 3]), ([1j, 2, 3], [1, 2, 3]), ([1e200, 2, 3], [1, 2, 3])],
+)
+def test_what_is_no_number_or_has_no_square_is_refused(first, second):
+    for measure in (robustness.icc, robustness.ccc, robustness.reidentification):
+        with pytest.raises(RobustnessError, match=r"first (holds|must)"):
+            measure(first, second)
+
+
+@pytest.mark.parametrize("form", ["A1", "C1"])
+@pytest.mark.parametrize("second", [[2, 2, 2], [1, 1, 1]])
+def test_subjects_that_do_not_differ_have_no_icc(form, second):
+    with pytest.raises(RobustnessError, match=r"same for all subjects|are equal"):
+        robustness.icc([1, 1, 1], second, form)
+    assert robustness.component_icc([1, 1, 1], second, form).empty
+
+
+def test_equal_means_of_all_subjects_leave_an_icc_without_an_interval():
+    with pytest.raises(RobustnessError, match="no interval"):
+        robustness.icc([1, 2, 3], [3, 2, 1])
+
+
+@pytest.mark.parametrize("level", [None, "0.95", True, 2, np.nan])
+def test_a_level_is_a_number_between_0_and_1(level):
+    with pytest.raises(RobustnessError, match="between 0 and 1"):
+        robustness.bland_altman([1, 2, 3], [1, 2, 4], level=level)
+
+
+def test_columns_of_embeddings_are_joined_by_name():
+    first = pd.DataFrame(np.random.default_rng(0).normal(size=(12, 5)), columns=list("abcde"))
+    second = first + 0.01
+    assert robustness.reidentification(first, second[list("edcba")]).value == 1
+    with pytest.raises(RobustnessError, match="columns"):
+        robustness.reidentification(first, second.rename(columns={"a": "z"}))
+    with pytest.raises(RobustnessError, match="a feature at least"):
+        robustness.discriminability(first[[]], second[[]])

@@ -5,6 +5,7 @@ Obuchowski and Bullen (2018). Subjects are independent: with several lesions of 
 one of them or the patient's mean.
 """
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from scipy import stats as sps
 
 from tumorbench_utils.settings import unknown
+from tumorbench_utils.stats.checks import refuse_text
 
 
 class RobustnessError(ValueError):
@@ -24,6 +26,63 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def numbers(values, name: str) -> np.ndarray:
+    """Return finite real numbers as float64, of any shape.
+
+    Raises
+    ------
+    RobustnessError
+        If one is text, a date, complex, missing or infinite, or so large or small that its square
+        cannot be told from infinity or zero.
+    """
+    try:
+        array = np.asarray(values)
+        refuse_text(array)
+        array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise RobustnessError(f"{name} must hold numbers: {error}") from error
+    if not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0]) if array.ndim else 0
+        raise RobustnessError(f"{name} is missing or infinite at position {row}")
+    largest = np.abs(array).max(initial=0)
+    if largest > 1e100 or 0 < largest < 1e-100:
+        raise RobustnessError(
+            f"{name} holds values of the order of {largest:.0e}, whose squares cannot be computed; "
+            "use another unit"
+        )
+    return array
+
+
+def joined(first, second):
+    """Return the second measurement in the order of the first, by subject (and by column).
+
+    An array says nothing of subjects: with one, order is taken as given.
+
+    Raises
+    ------
+    RobustnessError
+        If a subject stands twice or lacks one of the two, or if columns differ.
+    """
+    if not all(isinstance(x, pd.DataFrame | pd.Series) for x in (first, second)):
+        return second
+    for name, frame in (("first", first), ("second", second)):
+        if not frame.index.is_unique:
+            twice = frame.index[frame.index.duplicated()][0]
+            raise RobustnessError(f"{name} holds the subject {twice!r} twice")
+    apart = first.index.symmetric_difference(second.index)
+    if len(apart):
+        raise RobustnessError(
+            f"{len(apart)} subjects were measured once only, for example {apart[0]!r}; leave "
+            "them out of both"
+        )
+    second = second.reindex(first.index)
+    if not all(isinstance(x, pd.DataFrame) for x in (first, second)):
+        return second
+    if not (first.columns.is_unique and set(first.columns) == set(second.columns)):
+        raise RobustnessError("the columns of the two measurements differ, or one stands twice")
+    return second[first.columns]
 
 
 def paired(first, second, minimum: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -41,43 +100,24 @@ def paired(first, second, minimum: int = 3) -> tuple[np.ndarray, np.ndarray]:
     RobustnessError
         If a subject lacks one of the two, stands twice, or a value is missing or not a number.
     """
-    if isinstance(first, pd.Series) and isinstance(second, pd.Series):
-        for name, series in (("first", first), ("second", second)):
-            if not series.index.is_unique:
-                twice = series.index[series.index.duplicated()][0]
-                raise RobustnessError(f"{name} holds the subject {twice!r} twice")
-        apart = first.index.symmetric_difference(second.index)
-        if len(apart):
-            raise RobustnessError(
-                f"{len(apart)} subjects were measured once only, for example {apart[0]!r}; leave "
-                "them out of both"
-            )
-        second = second.reindex(first.index)
-    arrays = []
-    for name, values in (("first", first), ("second", second)):
-        try:
-            array = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise RobustnessError(f"{name} must hold numbers: {error}") from error
+    second = joined(first, second)
+    first, second = numbers(first, "first"), numbers(second, "second")
+    for name, array in (("first", first), ("second", second)):
         if array.ndim != 1:
             raise RobustnessError(f"{name} must have one dimension, not the shape {array.shape}")
-        if not np.isfinite(array).all():
-            row = int(np.flatnonzero(~np.isfinite(array))[0])
-            raise RobustnessError(f"{name} is missing or infinite at position {row}")
-        arrays.append(array)
-    if len(arrays[0]) != len(arrays[1]):
+    if len(first) != len(second):
         raise RobustnessError(
-            f"the measurements are not paired: {len(arrays[0])} first, {len(arrays[1])} second"
+            f"the measurements are not paired: {len(first)} first, {len(second)} second"
         )
-    if len(arrays[0]) < minimum:
-        raise RobustnessError(f"at least {minimum} subjects are needed, not {len(arrays[0])}")
-    return arrays[0], arrays[1]
+    if len(first) < minimum:
+        raise RobustnessError(f"at least {minimum} subjects are needed, not {len(first)}")
+    return first, second
 
 
 def tail_of(level: float) -> float:
     """Return the probability on either side of an interval of this level."""
-    if not 0 < level < 1:
-        raise RobustnessError(f"level lies between 0 and 1, not {level!r}")
+    if isinstance(level, bool) or not isinstance(level, Real) or not 0 < level < 1:
+        raise RobustnessError(f"level is a number between 0 and 1, not {level!r}")
     return (1 - level) / 2
 
 
@@ -257,6 +297,11 @@ def icc_of(squares: MeanSquares, n: int, form: str, level: float) -> Estimate:
     return Estimate(value, low, high)
 
 
+def exact(squares: MeanSquares, form: str) -> np.ndarray:
+    """Whether two measurements are equal, or up to a shift where the form forgives it."""
+    return (squares.residual == 0) & ((squares.measurements == 0) | (form == "C1"))
+
+
 def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
     """Return the intraclass correlation of a single measurement (McGraw and Wong 1996).
 
@@ -278,7 +323,8 @@ def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
     Raises
     ------
     RobustnessError
-        As :func:`paired`; also for an unknown form, or if all measurements are equal.
+        As :func:`paired`; also for an unknown form, or if all measurements or the means of all
+        subjects are equal.
     """
     if form not in ("A1", "C1"):
         raise RobustnessError(unknown("form of the ICC", form, ("A1", "C1")))
@@ -287,9 +333,15 @@ def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
     scale = max(np.abs(first).max(), np.abs(second).max())
     if max(squares) <= (1e-14 * scale) ** 2:
         raise RobustnessError("all measurements are equal: there is no variance to divide")
-    if squares.residual == 0 and (form == "C1" or squares.measurements == 0):
+    if squares.subjects > 0 and exact(squares, form):
         return Estimate(1.0, 1.0, 1.0)
-    return Estimate(*(float(x) for x in icc_of(squares, len(first), form, level)))
+    found = Estimate(*(float(x) for x in icc_of(squares, len(first), form, level)))
+    if not np.isfinite(found).all():
+        raise RobustnessError(
+            "the mean of the two measurements is the same for all subjects; an ICC has no interval "
+            "here. Quote within_sd"
+        )
+    return found
 
 
 def ccc(first, second, *, level: float = 0.95) -> Estimate:

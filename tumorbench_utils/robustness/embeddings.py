@@ -9,8 +9,11 @@ from sklearn.model_selection import KFold
 from tumorbench_utils.robustness.agreement import (
     Estimate,
     RobustnessError,
+    exact,
     icc_of,
+    joined,
     mean_squares,
+    numbers,
     tail_of,
 )
 
@@ -18,36 +21,23 @@ from tumorbench_utils.robustness.agreement import (
 def paired_embeddings(first, second, minimum: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Return two embeddings per subject as float64 arrays (n, d) of one order.
 
-    DataFrames are joined by their index; vectors (n,) count as one feature.
+    DataFrames are joined by index and columns; vectors (n,) count as one feature.
 
     Raises
     ------
     RobustnessError
         If a subject lacks one of the two or stands twice, features differ, or a value is missing.
     """
-    if isinstance(first, pd.DataFrame | pd.Series) and isinstance(second, pd.DataFrame | pd.Series):
-        for name, frame in (("first", first), ("second", second)):
-            if not frame.index.is_unique:
-                twice = frame.index[frame.index.duplicated()][0]
-                raise RobustnessError(f"{name} holds the subject {twice!r} twice")
-        apart = first.index.symmetric_difference(second.index)
-        if len(apart):
-            raise RobustnessError(
-                f"{len(apart)} subjects were scanned once only, for example {apart[0]!r}; leave "
-                "them out of both"
-            )
-        second = second.reindex(first.index)
-    try:
-        first, second = (np.asarray(x, dtype=np.float64) for x in (first, second))
-    except (TypeError, ValueError) as error:
-        raise RobustnessError(f"embeddings must hold numbers: {error}") from error
+    second = joined(first, second)
+    first, second = numbers(first, "first"), numbers(second, "second")
     first, second = (x[:, None] if x.ndim == 1 else x for x in (first, second))
-    if first.shape != second.shape or first.ndim != 2:
-        raise RobustnessError(f"the embeddings are not paired: {first.shape} and {second.shape}")
+    if first.shape != second.shape or first.ndim != 2 or first.shape[1] == 0:
+        raise RobustnessError(
+            "two embeddings are subjects x features of one shape, with a feature at least, not "
+            f"{first.shape} and {second.shape}"
+        )
     if len(first) < minimum:
         raise RobustnessError(f"at least {minimum} subjects are needed, not {len(first)}")
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise RobustnessError("the embeddings hold values that are missing or infinite")
     return first, second
 
 
@@ -188,7 +178,7 @@ def component_icc(first, second, form: str = "A1", *, level: float = 0.95) -> pd
 
     Returns
     -------
-    DataFrame, one row per component that varies, columns ``value, low, high``
+    DataFrame, one row per component that varies between subjects, columns ``value, low, high``
         A component that is constant has no ICC and no row.
     """
     first, second = paired_embeddings(first, second)
@@ -196,9 +186,8 @@ def component_icc(first, second, form: str = "A1", *, level: float = 0.95) -> pd
     squares = mean_squares(first[:, varies], second[:, varies])
     estimate = icc_of(squares, len(first), form, level)
     frame = pd.DataFrame(dict(zip(Estimate._fields, estimate, strict=True)), index=varies)
-    exact = (squares.residual == 0) & ((squares.measurements == 0) | (form == "C1"))
-    frame.loc[exact] = 1.0
-    return frame
+    frame.loc[exact(squares, form)] = 1.0
+    return frame[squares.subjects > 0]
 
 
 def reliable_share(
