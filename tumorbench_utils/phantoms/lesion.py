@@ -103,7 +103,9 @@ class _Outline:
             bump = (1 + block @ self.lobes.T) * np.float32(0.5)
             for _ in range(3):
                 bump *= bump
-            stretched = np.float32(1) / np.sqrt(((block / self.stretch) ** 2).sum(1))
+            squared = ((block / self.stretch) ** 2).sum(1)
+            # The centre has no direction; any finite radius leaves it inside.
+            stretched = np.float32(1) / np.sqrt(np.maximum(squared, np.float32(1e-6)))
             radius[start : start + 4096] = stretched + bump @ self.height
         return radius
 
