@@ -28,6 +28,7 @@ from tumorbench_utils.models.voco import VoCo
 from tumorbench_utils.settings import unknown
 
 __all__ = [
+    "BENCHMARK",
     "MODELS",
     "CheckpointError",
     "FoundationModel",
@@ -90,7 +91,7 @@ def register(model: FoundationModel, *, replace: bool = False) -> None:
     if lacking:
         raise TypeError(f"{type(model).__name__} lacks {', '.join(lacking)}")
     check_key(model.key)
-    if model.key in _TEN:
+    if model.key in BENCHMARK:
         raise ValueError(
             f"there is a model with the key {model.key!r} already, one of the benchmark; choose "
             "another"
@@ -119,4 +120,5 @@ for _model in (
 ):
     MODELS[_model.key] = _model
 
-_TEN = frozenset(MODELS)
+#: Keys of the ten; whatever else is registered is somebody's own.
+BENCHMARK = tuple(MODELS)

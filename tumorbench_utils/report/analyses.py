@@ -12,15 +12,9 @@ from matplotlib.axes import Axes
 
 from tumorbench_utils import embeddings, endpoints, plots, robustness, similarity, survival
 from tumorbench_utils.cohorts import Cohort
-from tumorbench_utils.models import MODELS
+from tumorbench_utils.models import BENCHMARK, MODELS
 from tumorbench_utils.probes import compare
 from tumorbench_utils.splits import grouped_splits
-
-#: The models of the benchmark; whatever else is registered is somebody's own.
-BENCHMARK = (
-    *("fmcib", "ct_fm", "ct_clip_vit", "pasta", "vista3d"),
-    *("voco", "suprem", "merlin", "medimageinsight", "models_genesis"),
-)
 
 #: What a model is compared with, the first that a cohort has.
 _RULERS = ("size", "clinical score")
