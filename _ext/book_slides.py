@@ -90,7 +90,7 @@ def _blocks(section: Tag):
 
 
 def _shorten(block: Tag) -> Tag:
-    """Return a copy of an output whose tables keep the rows that a slide can show."""
+    """Return a copy of a block whose tables and quotations keep what a slide can show."""
     # A wrapper, so that a note can stand beside a table that is the whole block.
     block = BeautifulSoup(f"<div>{block}</div>", "html.parser").div
     for table in block.find_all("table"):
@@ -100,6 +100,17 @@ def _shorten(block: Tag) -> Tag:
         if len(rows) > ROWS:
             note = BeautifulSoup(f"<p>The first {ROWS} of {len(rows)} rows.</p>", "html.parser")
             table.insert_after(note)
+    for quote in block.find_all("blockquote"):
+        paragraphs = quote.find_all("p")
+        words = 0
+        for kept, paragraph in enumerate(paragraphs):
+            words += len(_text(paragraph).split())
+            if kept and words > 2 * WORDS:
+                for left in paragraphs[kept:]:
+                    left.decompose()
+                end = f"<p>The first {kept} of {len(paragraphs)} paragraphs.</p>"
+                quote.insert_after(BeautifulSoup(end, "html.parser"))
+                break
     return block
 
 
@@ -140,6 +151,7 @@ def _body(section: Tag) -> list[str]:
             shown.append(_shorten(block))
             kind_of, run = "shows", False
         elif kind == "result":
+            block = _shorten(block)
             if kind_of and not fits(block):
                 close()
             shown.append(block)

@@ -108,3 +108,11 @@ def test_built_slides_show_every_figure_and_need_nothing_from_elsewhere():
         for name in (tag.get("src") or tag.get("href") for tag in needed):
             if not name.startswith("data:"):
                 assert (path.parent / name).exists(), f"{path}: {name}"
+
+
+def test_long_quotations_are_cut_and_say_so():
+    paragraphs = "".join(f"<p>{number} {'word ' * 40}</p>" for number in range(9))
+    page = PAGE.replace("<p>The result.</p>", f"<blockquote>{paragraphs}</blockquote>")
+    text = BeautifulSoup(book_slides.deck(page, "part/one"), "html.parser").get_text()
+    assert "The first 2 of 9 paragraphs." in text
+    assert "8 word" not in text
