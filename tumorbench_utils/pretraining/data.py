@@ -45,8 +45,9 @@ TRAIN = {
 }
 HELD_OUT = {name: 120 if count > 125 else 60 for name, count in TRAIN.items()}
 
-#: Seeds of ``phantoms.sample`` from which each part counts upwards.
-FIRST_SEED = {"train": 0, "held-out": 500_000}
+#: Seeds of ``phantoms.sample`` from which each part counts upwards. The recipes were settled on
+#: others, from 500,000; these were drawn after that, once.
+FIRST_SEED = {"train": 0, "held-out": 700_000}
 
 _CHUNK = 25
 

@@ -28,7 +28,7 @@ RECIPES: dict[str, Objective] = {
     "suprem": TissueSegmentation(batch=12, steps=240),
     "merlin": TextContrast(paper="blankemeier2024merlin", organs=_ABDOMEN, batch=24, steps=240),
     "medimageinsight": TextContrast(
-        paper="codella2024medimageinsight", side=None, batch=16, steps=240, rate=1e-3
+        paper="codella2024medimageinsight", side=None, batch=16, steps=480, rate=1e-3
     ),
     "models_genesis": Restoration(organs=_CHEST, batch=12, steps=240),
 }
