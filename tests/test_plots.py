@@ -1,6 +1,9 @@
 """Labels that no figure or table may lack."""
 
+import itertools
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -37,4 +40,16 @@ def test_forest_puts_the_first_name_on_top():
     plots.forest(axes, ["a", "b"], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7], reference=0.5)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"]
+    plt.close(figure)
+
+
+def test_names_of_near_points_do_not_cover_each_other():
+    figure, axes = plt.subplots()
+    x = np.array([0.5, 0.501, 0.502, 0.9])
+    axes.scatter(x, x)
+    plots.name_points(axes, x, x, ["one of them", "another", "a third", "far away"])
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     plt.close(figure)

@@ -7,6 +7,7 @@ edition the numbers come from and, where a network was used, which kind of weigh
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -145,6 +146,27 @@ def forest(
     axes.set_yticks(rows, names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     return axes
+
+
+def name_points(axes: Axes, x, y, names, size: float = 7) -> None:
+    """Write a name beside every point of a scatter plot, moved until none covers another.
+
+    Call it when the limits of the axes are final; a thin line leads from a name that had to move
+    far to its point.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    x, y : array-like, shape (n,)
+    names : sequence of str, length n
+    size : float
+        Of the letters, in points.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    texts = [axes.text(*place, fontsize=size) for place in zip(x, y, names, strict=True)]
+    line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6}
+    # A limit in steps: one in seconds would draw another figure on a slow computer.
+    adjust_text(texts, x=x, y=y, ax=axes, iter_lim=500, arrowprops=line)
 
 
 def slices(axes: Axes, patch: np.ndarray, axis: int, title: str = "", **kwargs) -> Axes:
