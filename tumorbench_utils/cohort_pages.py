@@ -366,7 +366,8 @@ def overview(edition: str | None = None) -> pd.DataFrame:
             best = published_best(name)
             row["best published"] = f"{best['model']} {_interval(best)}"
         rows[name] = row
-    return pd.DataFrame(rows).T.fillna("")
+    frame = pd.DataFrame(rows).T
+    return frame.where(frame.notna(), "")
 
 
 def _interval(row: pd.Series) -> str:
