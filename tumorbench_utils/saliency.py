@@ -15,8 +15,9 @@ from tumorbench_utils import stats
 from tumorbench_utils.patches import PatchSpec, extract_patch
 from tumorbench_utils.patches.spec import AXIS_LETTERS
 
-#: Occluded copies of a patch per forward pass: few, because memory grows with them.
-_BATCH = 4
+#: Occluded copies of a patch per forward pass: few, for memory grows with them, and blocks that are
+#: larger than the allocator keeps are asked for again and again.
+_BATCH = 2
 
 #: Values of a map within this share of its maximum count as the maximum.
 _TIE = 1e-4

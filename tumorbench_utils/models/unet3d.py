@@ -5,6 +5,7 @@ Genesis, doi 10.1016/j.media.2020.101840): two convolutions a level, the second 
 the channels.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,6 +47,15 @@ class _Level(nn.Module):
         return self.ops(x)
 
 
+def halve(x: Tensor) -> Tensor:
+    """Return maxima over blocks of 2 x 2 x 2 (what ``F.max_pool3d`` gives, several times faster)."""
+    for axis in (2, 3, 4):
+        half = x.shape[axis] // 2
+        pairs = x.narrow(axis, 0, 2 * half).unflatten(axis, (half, 2))
+        x = torch.maximum(pairs.select(axis + 1, 0), pairs.select(axis + 1, 1))
+    return x
+
+
 class UNet3DEncoder(nn.Module):
     """Four levels of two convolutions with 2 x 2 x 2 maxima between them.
 
@@ -84,5 +94,5 @@ class UNet3DEncoder(nn.Module):
         """Map patches (n, 1, d0, d1, d2) to embeddings (n, dim)."""
         levels = [part for name, part in self.named_children() if name.startswith("down_")]
         for level, part in enumerate(levels):
-            x = part(F.max_pool3d(x, 2) if 0 < level <= self.halvings else x)
+            x = part(halve(x) if 0 < level <= self.halvings else x)
         return self.pool(self.head(x))
