@@ -131,8 +131,10 @@ def test_ctrl_c_ends_kernels_and_leaves_nothing_half_written(root):
         root / "notebooks/part/one.ipynb",
         f"import os, time\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(120)",
     )
+    # A shell that runs the tests in the background has its children ignore the signal.
     code = (
-        "import sys, pathlib; from tumorbench_utils import book;"
+        "import signal, sys, pathlib; from tumorbench_utils import book;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "book.run(['part/one'], root=pathlib.Path(sys.argv[1]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(root)], stderr=subprocess.PIPE)
