@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats as sps
 
 from tumorbench_utils.settings import unknown
-from tumorbench_utils.stats.checks import refuse_text
+from tumorbench_utils.stats.checks import floats
 
 
 class RobustnessError(ValueError):
@@ -38,9 +38,7 @@ def numbers(values, name: str) -> np.ndarray:
         cannot be told from infinity or zero.
     """
     try:
-        array = np.asarray(values)
-        refuse_text(array)
-        array = array.astype(np.float64)
+        array = floats(values)
     except (TypeError, ValueError) as error:
         raise RobustnessError(f"{name} must hold numbers: {error}") from error
     if not np.isfinite(array).all():

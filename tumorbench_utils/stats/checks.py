@@ -61,6 +61,19 @@ def refuse_text(array: np.ndarray) -> None:
         raise ValueError(f"it holds {kind}")
 
 
+def floats(values) -> np.ndarray:
+    """Return real numbers as float64, of any shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is no number.
+    """
+    array = np.asarray(values)
+    refuse_text(array)
+    return array.astype(np.float64)
+
+
 def numbers(values, name: str, length: int | None = None) -> np.ndarray:
     """Return a finite float64 vector, or say what is wrong with it.
 
@@ -73,9 +86,7 @@ def numbers(values, name: str, length: int | None = None) -> np.ndarray:
         How many there must be.
     """
     try:
-        array = np.asarray(values)
-        refuse_text(array)
-        array = array.astype(np.float64)
+        array = floats(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers: {error}") from error
     if array.ndim != 1:
