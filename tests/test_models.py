@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tumorbench_utils import models
-from tumorbench_utils.models import CheckpointError, get_model
+from tumorbench_utils.models import CheckpointError, get_model, unet3d
 from tumorbench_utils.patches import PatchSpec
 
 #: Model: file of its facts, and the prefix of its tensors in the released checkpoint.
@@ -222,6 +222,12 @@ def test_compact_encoders_can_be_trained(key, compact):
 @TEN
 def test_encoders_survive_a_trip_to_another_process(key, compact):
     assert type(pickle.loads(pickle.dumps(compact(key)))) is type(compact(key))
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_maxima_in_halves_are_those_of_torch(side):
+    x = torch.randn(2, 3, side, side + 1, 8)
+    assert torch.equal(unet3d.halve(x), torch.nn.functional.max_pool3d(x, 2))
 
 
 # Encoding

@@ -43,6 +43,11 @@ def test_forest_puts_the_first_name_on_top():
     plt.close(figure)
 
 
+def test_an_estimate_stays_on_one_line():
+    assert plots.estimate(0.5, 0.4, 0.613).split(" ") == ["0.50\xa0(0.40\xa0to\xa00.61)"]
+    assert plots.estimate(float("nan"), 0.4, 0.6) == "–"
+
+
 def test_names_of_near_points_do_not_cover_each_other():
     figure, axes = plt.subplots()
     x = np.array([0.5, 0.501, 0.502, 0.9])

@@ -361,14 +361,14 @@ def overview(edition: str | None = None) -> pd.DataFrame:
         }
         for baseline in ("size", "clinical"):
             there = baseline in made.index
-            row[f"{baseline} AUC"] = _interval(made.loc[baseline]) if there else ""
+            row[f"{baseline} AUC"] = _estimate(made.loc[baseline]) if there else ""
         if row["label 1"]:
             best = published_best(name)
-            row["best published"] = f"{best['model']} {_interval(best)}"
+            row["best published"] = f"{best['model']} {_estimate(best)}"
         rows[name] = row
     frame = pd.DataFrame(rows).T
     return frame.where(frame.notna(), "")
 
 
-def _interval(row: pd.Series) -> str:
-    return f"{row['auc']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+def _estimate(row: pd.Series) -> str:
+    return plots.estimate(row["auc"], row["low"], row["high"])

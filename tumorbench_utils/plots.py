@@ -114,6 +114,19 @@ def table(
     return style.set_table_attributes('class="dataframe"')
 
 
+def estimate(value: float, low: float, high: float) -> str:
+    """Return an estimate and its interval as text for a cell: one line however narrow the screen.
+
+    Parameters
+    ----------
+    value, low, high : float
+        The estimate and the ends of its interval; a dash if the estimate is missing.
+    """
+    if np.isnan(value):
+        return "–"
+    return f"{value:.2f} ({low:.2f} to {high:.2f})".replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def forest(
     axes: Axes,
     names: list[str],
