@@ -1,6 +1,6 @@
 # Two commands matter: `make test` and `make book`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test pages lab chapter slides exercises handouts picture released encoders clean
+.PHONY: help book test size pages lab chapter slides exercises handouts picture released encoders clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -33,6 +33,9 @@ test: $(READY)  ## lint, format, spelling, stripped notebooks, unit tests
 	$(STRIP) --verify $(NOTEBOOKS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/test_pages.py
 
+size: $(READY)  ## code-only lines of every room against their ceilings
+	@$(BIN)/python -m tumorbench_book.size
+
 pages: $(READY)  ## open every built page in headless Chromium and look for faults
 	$(BIN)/python -m pytest tests/test_pages.py
 
@@ -46,13 +49,13 @@ slides: book  ## slides of every chapter, cut from the pages (reveal.js, offline
 	@$(BIN)/python -c 'import pathlib; print(pathlib.Path("_build/html/slides/index.html").resolve())'
 
 exercises: $(READY)  ## every chapter without its solutions, for students
-	@$(BIN)/python _ext/book_notebooks.py _build/exercises
+	@$(BIN)/python -m tumorbench_book.site.notebooks _build/exercises
 
 handouts: book  ## a PDF of every chapter without solutions (needs Chromium)
-	@$(BIN)/python _ext/book_handouts.py _build/handouts
+	@$(BIN)/python -m tumorbench_book.site.handouts _build/handouts
 
 picture: $(READY)  ## the picture of the README, from two executed chapters
-	@$(BIN)/python _ext/readme_picture.py
+	@$(BIN)/python -m tumorbench_book.site.picture
 
 released: export TUMORBENCH_EDITION = released
 released: export TUMORBENCH_DATA ?= $(CURDIR)/_cache/data

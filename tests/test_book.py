@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tumorbench_utils import book
+import tumorbench_book as book
 
 
 def write_notebook(path: Path, *cells: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from tumorbench_book.cli import cli
 from tumorbench_utils import check_cohort, webpage
-from tumorbench_utils.cli import cli
 from tumorbench_utils.cohorts import CohortError
 
 HEADER = "lesion_id,patient_id,image_path,coord_x,coord_y,coord_z,label,size_mm"

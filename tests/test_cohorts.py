@@ -530,7 +530,7 @@ def test_a_registered_cohort_is_loaded_by_name(registered, monkeypatch, tmp_path
 
 
 def test_phantom_tables_are_checked_and_passed_through(monkeypatch):
-    from tumorbench_utils import phantoms
+    import tumorbench_phantoms as phantoms
 
     made = standard_table(true_logit=[0.1, 0.2, 0.3], size_mm=[5.0, 6.0, 7.0])
     monkeypatch.setattr(phantoms, "generate", lambda name: made)

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from tumorbench_utils.cli.cohorts import cohorts as command
+from tumorbench_book.cli.cohorts import cohorts as command
+from tumorbench_utils import digests
 from tumorbench_utils.cohorts import (
     COHORTS,
     CohortError,
@@ -22,7 +23,6 @@ from tumorbench_utils.cohorts import (
     zenodo,
 )
 from tumorbench_utils.cohorts.readers import READERS
-from tumorbench_utils.files import sha256_file
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_every_released_file_has_a_checksum(reference):
     assert files == set(fetch.CHECKSUMS)
     released = reference / "cohorts" / "released"
     for relative, expected in fetch.CHECKSUMS.items():
-        assert sha256_file(released / relative) == expected
+        assert digests.of_file(released / relative) == expected
 
 
 def test_fetch_released_tables(reference, server, data, monkeypatch):

@@ -6,11 +6,11 @@ import pytest
 import SimpleITK as sitk
 import yaml
 
+from tumorbench_phantoms import write_strange
+from tumorbench_phantoms.cohort import make, plan, tidy
+from tumorbench_phantoms.parameters import of_cohort
 from tumorbench_utils import cohorts
 from tumorbench_utils.cohorts import CohortError, describe, read_own_table
-from tumorbench_utils.phantoms import write_strange
-from tumorbench_utils.phantoms.cohort import make, plan, tidy
-from tumorbench_utils.phantoms.parameters import of_cohort
 from tumorbench_utils.settings import cache_dir
 
 HEADER = "lesion_id,patient_id,image_path,coord_x,coord_y,coord_z,label,size_mm,note"

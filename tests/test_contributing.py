@@ -55,7 +55,7 @@ def copy(tmp_path_factory):
             shutil.copy2(source, target)
     scripts = folder / ".venv" / "bin"
     scripts.mkdir(parents=True)
-    call = "import sys; from tumorbench_utils.cli import app; sys.argv[0] = 'tumorbench'; app()"
+    call = "import sys; from tumorbench_book.cli import app; sys.argv[0] = 'tumorbench'; app()"
     for name, command in (
         ("tumorbench", f'"{sys.executable}" -c "{call}"'),
         ("python", f'"{sys.executable}"'),

@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from tumorbench_book.cli import cli
 from tumorbench_utils import embeddings, models
-from tumorbench_utils.cli import cli
 from tumorbench_utils.embeddings import catalogue
 
 

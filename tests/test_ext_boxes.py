@@ -3,18 +3,17 @@
 import re
 from pathlib import Path
 
-import book_boxes
-import book_facts
 import pytest
 import yaml
 
-from tumorbench_utils import book
+import tumorbench_book as book
+from tumorbench_book.site import boxes, facts
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_questions_belong_to_chapters_and_each_chapter_once():
-    found = book_boxes.quizzes(ROOT)
+    found = boxes.quizzes(ROOT)
     assert set(found) <= set(book.chapters(ROOT))
     asked = [q["ask"] for questions in found.values() for q in questions]
     assert len(asked) == len(set(asked))
@@ -30,11 +29,11 @@ def test_questions_belong_to_chapters_and_each_chapter_once():
     ],
 )
 def test_faulty_questions_are_named(tmp_path, answers, message):
-    path = tmp_path / book_boxes.QUIZZES
+    path = tmp_path / boxes.QUIZZES
     path.parent.mkdir(parents=True)
     path.write_text(yaml.safe_dump({"part/one": [{"ask": "Why so?", "answers": answers}]}))
     with pytest.raises(ValueError, match=f"part/one.*Why so.*{message}"):
-        book_boxes.quizzes(tmp_path)
+        boxes.quizzes(tmp_path)
 
 
 def test_a_question_shows_feedback_without_scripts_and_escapes_text():
@@ -42,7 +41,7 @@ def test_a_question_shows_feedback_without_scripts_and_escapes_text():
         {"say": "x < 1", "because": "`x` is *not*."},
         {"say": "x > 1", "because": "Yes.", "right": True},
     ]
-    shown = book_boxes.question_html({"ask": "Is x < 1?", "answers": answers})
+    shown = boxes.question_html({"ask": "Is x < 1?", "answers": answers})
     assert "<summary>x &lt; 1</summary>" in shown
     assert "<strong>Not this one.</strong> <code>x</code> is <em>not</em>." in shown
     assert shown.count("<strong>Right.</strong>") == 1
@@ -58,12 +57,12 @@ def test_a_question_shows_feedback_without_scripts_and_escapes_text():
 )
 def test_run_box_gives_the_command_of_the_edition_and_links(monkeypatch, edition, command):
     monkeypatch.setenv("TUMORBENCH_EDITION", edition)
-    shown = book_boxes.run_box("notebooks/part/one")
+    shown = boxes.run_box("notebooks/part/one")
     assert shown.children[1].astext() == command
     links = shown.children[2].astext()
     for target in (
-        book_facts.binder("part/one"),
-        book_facts.colab("part/one"),
+        facts.binder("part/one"),
+        facts.colab("part/one"),
         "../../launch/part/one.ipynb",
         "../../exercises/part/one.ipynb",
         "../../slides/part/one.html",
@@ -73,13 +72,13 @@ def test_run_box_gives_the_command_of_the_edition_and_links(monkeypatch, edition
 
 def test_one_repository_and_one_version_everywhere():
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    cff = book_facts.citation()
-    repo, branch = book_facts.repository()
+    cff = facts.citation()
+    repo, branch = facts.repository()
     owner, name = repo.split("/")
     pages = f"https://{owner}.github.io/{name}/"
     assert config["repository"]["url"] == cff["repository-code"] == f"https://github.com/{repo}"
     assert config["html"]["baseurl"] == cff["url"] == pages
-    assert book_facts.binder("a/b").startswith(f"https://mybinder.org/v2/gh/{repo}/{branch}?")
+    assert facts.binder("a/b").startswith(f"https://mybinder.org/v2/gh/{repo}/{branch}?")
     missing = (ROOT / "_static" / "404.html").read_text(encoding="utf-8")
     assert missing.count(f'"{pages}') == missing.count('"https://')
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -87,8 +86,8 @@ def test_one_repository_and_one_version_everywhere():
 
 
 def test_bibtex_holds_title_version_and_year():
-    entry = book_facts.bibtex()
-    cff = book_facts.citation()
+    entry = facts.bibtex()
+    cff = facts.citation()
     assert entry.startswith("@software{")
     assert entry.count("{") == entry.count("}")
     for value in (cff["title"], str(cff["version"]), str(cff["date-released"])[:4]):
@@ -97,7 +96,7 @@ def test_bibtex_holds_title_version_and_year():
 
 def test_the_readme_shows_the_same_entry_and_a_picture_that_exists():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert book_facts.bibtex() in text
+    assert facts.bibtex() in text
     (picture,) = re.findall(r"!\[[^\]]{40,}\]\(([^)]+)\)", text)
     assert 10_000 < (ROOT / picture).stat().st_size < 400_000
-    assert f"## {book_facts.citation()['version']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## {facts.citation()['version']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")

@@ -5,13 +5,13 @@ import re
 import sys
 from pathlib import Path
 
-import book_notebooks
 import nbformat
 import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 
-from tumorbench_utils import book
+import tumorbench_book as book
+from tumorbench_book.site import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = book.chapters(ROOT)
@@ -38,7 +38,7 @@ START, END = "```{solution-start} ex-a\n:class: dropdown\n```", "```{solution-en
 @pytest.mark.parametrize("name", NAMES)
 def test_students_get_everything_but_the_solutions(name):
     source = chapter(name)
-    made = book_notebooks.for_students(source)
+    made = notebooks.for_students(source)
     nbformat.validate(made)
     text = "\n".join(c.source for c in source.cells if c.cell_type == "markdown")
     shown = "\n".join(c.source for c in made.cells)
@@ -63,7 +63,7 @@ def test_the_solution_goes_and_the_next_exercise_stays():
         END + "\n\n```{exercise}\n:label: ex-b\nCount again.\n```\n\n" + START, "secret = 43",
         END + "\n\n## After", "kept = 1",
     )  # fmt: skip
-    made = book_notebooks.for_students(source)
+    made = notebooks.for_students(source)
     assert [c.source for c in made.cells if c.id != "set-up"] == [
         "# Title",
         "# one\n\n**Exercise.** Count.",
@@ -79,7 +79,7 @@ def test_the_solution_goes_and_the_next_exercise_stays():
 @pytest.mark.parametrize("cells", [[START, "x"], [END], [START, "x", START, END]])
 def test_solutions_that_do_not_pair_are_refused(cells):
     with pytest.raises(ValueError, match="solution"):
-        book_notebooks.for_students(small("# Title", *cells))
+        notebooks.for_students(small("# Title", *cells))
 
 
 class Shell:
@@ -100,7 +100,7 @@ def run_setup(monkeypatch, installed):
     if not installed:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    code = TransformerManager().transform_cell(book_notebooks.setup_cell().source)
+    code = TransformerManager().transform_cell(notebooks.setup_cell().source)
     exec(code, {"get_ipython": lambda: shell})
     return shell.said
 
@@ -118,7 +118,7 @@ def test_setup_cell_fetches_and_installs_the_book_elsewhere(monkeypatch):
 
 
 def test_files_are_written_for_every_chapter(tmp_path):
-    written = book_notebooks.write(tmp_path, book_notebooks.for_launch)
+    written = notebooks.write(tmp_path, notebooks.for_launch)
     assert [p.relative_to(tmp_path).with_suffix("").as_posix() for p in written] == NAMES
     first = nbformat.read(written[0], as_version=4)
     assert first.cells[1].id == "set-up"
@@ -130,7 +130,7 @@ def test_boxes_and_roles_become_plain_markdown():
         "See {doc}`../cohorts/luna16`, a {term}`seed <seed point>` {footcite:p}`pai2025`.\n"
         "Data: none. Run time of this page when it was built:\n{run-time}`measured`.\n"
     )
-    assert book_notebooks.plain(text) == (
+    assert notebooks.plain(text) == (
         "# Title\n\n> **Question.** What is it,\n> and why?\n"
         "See *luna16*, a seed [pai2025].\nData: none.\n"
     )
@@ -138,7 +138,7 @@ def test_boxes_and_roles_become_plain_markdown():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_box_or_role_is_left_in_notebooks_to_launch(name):
-    made = book_notebooks.for_launch(chapter(name))
+    made = notebooks.for_launch(chapter(name))
     text = "\n".join(c.source for c in made.cells if c.cell_type == "markdown")
     outside = re.sub(r"^(`{3,}|:{3,})\{.*?^\1[ ]*$", "", text, flags=re.M | re.S)
     assert not re.findall(r"\{[a-z:-]+\}`", outside)

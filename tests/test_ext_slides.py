@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-import book_slides
 import pytest
 from bs4 import BeautifulSoup
 
-from tumorbench_utils import book
+import tumorbench_book as book
+from tumorbench_book.site import slides as decks
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
@@ -43,7 +43,7 @@ PAGE = f"""
 @pytest.fixture(scope="module")
 def slides():
     """The slides of the small page, outermost first, without those that hold others."""
-    soup = BeautifulSoup(book_slides.deck(PAGE, "part/one"), "html.parser")
+    soup = BeautifulSoup(decks.deck(PAGE, "part/one"), "html.parser")
     return [s for s in soup.select(".slides section") if not s.find("section")]
 
 
@@ -71,8 +71,8 @@ def test_further_prose_becomes_notes(slides):
 
 
 def test_long_tables_are_cut_and_say_so(slides):
-    assert len(slides[2].select("tbody tr")) == book_slides.ROWS
-    assert f"The first {book_slides.ROWS} of 30 rows." in slides[2].get_text()
+    assert len(slides[2].select("tbody tr")) == decks.ROWS
+    assert f"The first {decks.ROWS} of 30 rows." in slides[2].get_text()
 
 
 def test_links_lead_back_to_the_pages_and_pictures_keep_their_path(slides):
@@ -82,15 +82,15 @@ def test_links_lead_back_to_the_pages_and_pictures_keep_their_path(slides):
 
 
 def test_the_deck_names_edition_and_loads_maths_only_when_needed():
-    deck = book_slides.deck(PAGE, "part/one")
+    deck = decks.deck(PAGE, "part/one")
     assert "Phantom edition" in deck
     assert "tex-svg.js" in deck
-    assert "tex-svg.js" not in book_slides.deck(PAGE.replace("\\(x\\)", "x"), "part/one")
+    assert "tex-svg.js" not in decks.deck(PAGE.replace("\\(x\\)", "x"), "part/one")
 
 
 def test_a_page_without_article_is_refused():
     with pytest.raises(ValueError, match="part/one"):
-        book_slides.deck("<html></html>", "part/one")
+        decks.deck("<html></html>", "part/one")
 
 
 @pytest.mark.skipif(not (HTML / "slides").exists(), reason="the pages are not built: make book")
@@ -113,6 +113,6 @@ def test_built_slides_show_every_figure_and_need_nothing_from_elsewhere():
 def test_long_quotations_are_cut_and_say_so():
     paragraphs = "".join(f"<p>{number} {'word ' * 40}</p>" for number in range(9))
     page = PAGE.replace("<p>The result.</p>", f"<blockquote>{paragraphs}</blockquote>")
-    text = BeautifulSoup(book_slides.deck(page, "part/one"), "html.parser").get_text()
+    text = BeautifulSoup(decks.deck(page, "part/one"), "html.parser").get_text()
     assert "The first 2 of 9 paragraphs." in text
     assert "8 word" not in text

@@ -7,7 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from tumorbench_utils import book
+import tumorbench_book as book
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["template", *book.chapters(ROOT)]

@@ -12,9 +12,10 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from tumorbench_utils import cohorts, phantoms, settings
-from tumorbench_utils.phantoms import cohort, latent, parameters
-from tumorbench_utils.phantoms.facts import facts
+import tumorbench_phantoms as phantoms
+from tumorbench_phantoms import cohort, latent, parameters
+from tumorbench_phantoms.facts import facts
+from tumorbench_utils import cohorts, settings
 
 COHORTS = (
     "luna16",

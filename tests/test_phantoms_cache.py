@@ -12,8 +12,9 @@ import pytest
 import SimpleITK as sitk
 import yaml
 
-from tumorbench_utils import cohorts, files, phantoms
-from tumorbench_utils.phantoms import cache, cohort, parameters
+import tumorbench_phantoms as phantoms
+from tumorbench_phantoms import cache, cohort, parameters
+from tumorbench_utils import cohorts, digests, files
 
 SMALL = ("luna16", "dlcs", "nsclc_radiogenomics", "rider_lung_ct")
 
@@ -63,7 +64,7 @@ def change(**section):
 
 def contents(folder):
     return {
-        p.relative_to(folder).as_posix(): files.sha256_file(p)
+        p.relative_to(folder).as_posix(): digests.of_file(p)
         for p in sorted(folder.rglob("*"))
         if p.is_file() and p.name != "stamps.json"
     }

@@ -7,9 +7,9 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from tumorbench_utils import phantoms
-from tumorbench_utils.phantoms import primitives
-from tumorbench_utils.phantoms.lesion import GROUND_GLASS_HU
+import tumorbench_phantoms as phantoms
+from tumorbench_phantoms import primitives
+from tumorbench_phantoms.lesion import GROUND_GLASS_HU
 
 QUIET = phantoms.Acquisition(
     spacing_mm=0.8, slice_mm=1.0, thickness_mm=1.0, sharpness=0.5, noise_hu=0, field_mm=64

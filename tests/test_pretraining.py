@@ -11,13 +11,14 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from tumorbench_utils import phantoms, pretraining
+import tumorbench_phantoms as phantoms
+import tumorbench_training as pretraining
+from tumorbench_training import codebook, data, findings, make, objectives, readout, views
+from tumorbench_training.recipes import RECIPES
+from tumorbench_utils import digests
 from tumorbench_utils.embeddings import default_encoder
-from tumorbench_utils.files import sha256_file
 from tumorbench_utils.models import CheckpointError, get_model, teaching
 from tumorbench_utils.patches import PatchSpec, extract_patch
-from tumorbench_utils.pretraining import codebook, data, findings, make, objectives, readout, views
-from tumorbench_utils.pretraining.recipes import RECIPES
 
 SPEC = PatchSpec("RAS", size=(8, 8, 8))
 
@@ -335,7 +336,7 @@ def made(shown, tmp_path, monkeypatch):
 def test_making_an_encoder_writes_weights_and_card(made):
     card = json.loads((made / "suprem.json").read_text())
     weights = made / "suprem.safetensors"
-    assert card["sha256"] == sha256_file(weights) and card["bytes"] == weights.stat().st_size
+    assert card["sha256"] == digests.of_file(weights) and card["bytes"] == weights.stat().st_size
     assert card["licence"] == "CC0-1.0" and len(card["losses"]) == card["settings"]["steps"] == 2
     assert set(card["phenotypes"]) == set(readout.SITES) and card["own"]["n"] == 20
     # The made-up lesions have no necrosis: there is nothing to read out.

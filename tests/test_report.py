@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tumorbench_book.cli import cli
 from tumorbench_utils import models, report, settings
-from tumorbench_utils.cli import cli
 from tumorbench_utils.cohorts import Cohort, CohortCard
 from tumorbench_utils.report import facts, page
 

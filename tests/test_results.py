@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tumorbench_book.cli import results as command
 from tumorbench_utils import probes, results, splits
-from tumorbench_utils.cli import results as command
 
 KEY = {
     "cohort": "luna16",

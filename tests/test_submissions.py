@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tumorbench_book.cli import results as command
 from tumorbench_utils import endpoints, probes, results, submissions
-from tumorbench_utils.cli import results as command
 from tumorbench_utils.cohorts import COHORTS, Cohort
 
 MODEL = {

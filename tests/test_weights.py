@@ -10,8 +10,8 @@ import huggingface_hub
 import pytest
 from typer.testing import CliRunner
 
-from tumorbench_utils import files, models
-from tumorbench_utils.cli.weights import weights as command
+from tumorbench_book.cli.weights import weights as command
+from tumorbench_utils import digests, models
 from tumorbench_utils.models import weights
 
 CONTENT = bytes(range(256)) * 4000
@@ -74,7 +74,7 @@ def test_a_file_is_fetched_once_and_recorded(fmcib, server, own_folders):
     assert path == own_folders / "weights" / "fmcib" / "model_weights.torch"
     assert path.read_bytes() == CONTENT
     record = json.loads(weights.lock_file().read_text())["fmcib"]
-    assert record["sha256"] == files.sha256_file(path) and record["bytes"] == len(CONTENT)
+    assert record["sha256"] == digests.of_file(path) and record["bytes"] == len(CONTENT)
     assert weights.fetch("fmcib", progress=False) == path == weights.find("fmcib")
     assert len(server.asked) == 1
     assert weights.verify("fmcib") == "unchanged" and weights.verify("suprem") == "absent"

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from tumorbench_utils import handcrafted, probes, results, settings, splits
+from tumorbench_utils import digests, handcrafted, probes, results, settings, splits
 from tumorbench_utils.baselines import covariate_score
 from tumorbench_utils.cohorts import Cohort
 from tumorbench_utils.embeddings import EmbeddingStore, Encoder, embed
-from tumorbench_utils.files import atomic_path, sha256_file
+from tumorbench_utils.files import atomic_path
 from tumorbench_utils.models import get_model
 from tumorbench_utils.probes import LinearProbe, ProbeResult
 
@@ -352,7 +352,7 @@ def handcrafted_features(cohort: Cohort) -> pd.DataFrame:
     table = cohort.table[["lesion_id", "image_path", "coord_x", "coord_y", "coord_z"]]
     images = [Path(path).stat() for path in table["image_path"].unique()]
     state = [(image.st_size, image.st_mtime_ns) for image in images]
-    code = sha256_file(handcrafted.__file__)
+    code = digests.of_file(handcrafted.__file__)
     digest = results.fingerprint(cohort.card.key, cohort.edition, table, state, code)[:16]
     path = settings.cache_dir() / "handcrafted" / f"{digest}.parquet"
     if not path.exists():

@@ -7,12 +7,11 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from tumorbench_utils import settings
+from tumorbench_utils import digests, settings
 from tumorbench_utils.cohorts.cards import CohortError
 from tumorbench_utils.cohorts.readers import READERS
 from tumorbench_utils.cohorts.registry import card, is_own
 from tumorbench_utils.cohorts.released import read_released_table
-from tumorbench_utils.files import sha256_file
 
 #: The commit of the published repository whose tables this book reads.
 COMMIT = "f73f60676abc95f07c809d7122c661d116b426df"
@@ -114,7 +113,7 @@ def download(url: str, path: Path, known_hash: str) -> Path:
     """
     if path.is_file():
         kind, expected = known_hash.split(":")
-        found = sha256_file(path) if kind == "sha256" else pooch.file_hash(str(path), alg=kind)
+        found = digests.of_file(path) if kind == "sha256" else pooch.file_hash(str(path), alg=kind)
         if found == expected:
             return path
         raise CohortError(

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tumorbench_utils import phantoms, settings
+import tumorbench_phantoms as phantoms
+from tumorbench_utils import settings
 from tumorbench_utils.cohorts.cards import CohortCard, CohortError
 from tumorbench_utils.cohorts.registry import card, is_own, read_own
 from tumorbench_utils.cohorts.released import load_released

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tumorbench_utils import files
+from tumorbench_utils import digests
 from tumorbench_utils.embeddings.code import class_source, made_by
 from tumorbench_utils.models import MODELS, FoundationModel, get_model, teaching, weights
 from tumorbench_utils.models.own import OwnModel
@@ -57,7 +57,7 @@ class Encoder:
         }
         if self.module is not None:
             return {**facts, "weights": self.weights, "checkpoint": module_sha256(self.module)}
-        checkpoint = "untrained" if self.checkpoint is None else files.sha256_file(self.checkpoint)
+        checkpoint = "untrained" if self.checkpoint is None else digests.of_file(self.checkpoint)
         return {**facts, "weights": self.weights, "size": self.size, "checkpoint": checkpoint}
 
     def load(self) -> torch.nn.Module:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from tumorbench_utils import cohorts, files, settings
+from tumorbench_utils import cohorts, digests, settings
 from tumorbench_utils.cohorts import card
 from tumorbench_utils.embeddings.inert import UnsafeFileError, array, kind_of, read_inert, series
 from tumorbench_utils.embeddings.parquet import columns
@@ -120,7 +120,7 @@ def _check_sum(path: Path, sha256: str | None) -> None:
         return
     if not isinstance(sha256, str) or not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise ValueError(f"sha256 is 64 hexadecimal digits, not {sha256!r}")
-    found = files.sha256_file(path)
+    found = digests.of_file(path)
     if found != sha256.lower():
         raise UnsafeFileError(
             f"the SHA-256 is {found} ({path.stat().st_size} bytes), not {sha256.lower()}; the "

@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tumorbench_utils import settings
-from tumorbench_utils.files import sha256_file
+from tumorbench_utils import digests, settings
 from tumorbench_utils.models.checkpoint import CheckpointError, matches
 
 #: The models that have a teaching encoder.
@@ -66,7 +65,7 @@ def find(key: str) -> Path:
     path = folder() / f"{key}.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path.name} is not in {path.parent}; {_again(key)}")
-    found = sha256_file(path)
+    found = digests.of_file(path)
     if found != expected:
         raise CheckpointError(
             f"{path} is not the file that its card describes: its sha256 is {found}, "

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import filelock
 import pandas as pd
 
-from tumorbench_utils import files, models, settings
+from tumorbench_utils import digests, files, models, settings
 from tumorbench_utils.models.base import FoundationModel, ModelCard
 from tumorbench_utils.models.checkpoint import CheckpointError, refuse_other_content
 
@@ -119,7 +119,7 @@ def verify(name: str) -> str:
     path = find(name)
     if path is None:
         return "absent"
-    digest = files.sha256_file(path)
+    digest = digests.of_file(path)
     lock = lock_file()
     lock.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{lock}.guard"):

@@ -5,6 +5,7 @@ performance are better throughout. Nothing here knows cohorts or models.
 """
 
 from tumorbench_utils.stats.checks import binary_labels
+from tumorbench_utils.stats.estimate import Estimate
 from tumorbench_utils.stats.ranks import FriedmanResult, friedman_nemenyi, holm, resampled_ranks
 from tumorbench_utils.stats.repeated import (
     corrected_error,
@@ -24,6 +25,7 @@ from tumorbench_utils.stats.roc import (
 )
 
 __all__ = [
+    "Estimate",
     "FriedmanResult",
     "WeightedAUC",
     "auc",

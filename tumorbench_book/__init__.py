@@ -1,0 +1,34 @@
+"""Run the chapters with papermill, as few as needed, and build the pages from what they returned.
+
+A chapter is run again when its key changes. The key covers its cells, the package modules that it
+reaches through imports, the files under ``data/``, the fingerprint of ``TUMORBENCH_DATA``, the
+edition and the versions of the libraries that compute. It is kept in the executed notebook, so
+there is no second place that can get out of step.
+"""
+
+from tumorbench_book.build import make, prepare
+from tumorbench_book.keys import (
+    chapter_key,
+    chapters,
+    executed_path,
+    reached,
+    stale,
+    versions,
+)
+from tumorbench_book.pages import BookError, build_html
+from tumorbench_book.runner import Outcome, run
+
+__all__ = [
+    "BookError",
+    "Outcome",
+    "build_html",
+    "chapter_key",
+    "chapters",
+    "executed_path",
+    "make",
+    "prepare",
+    "reached",
+    "run",
+    "stale",
+    "versions",
+]

@@ -1,0 +1,1 @@
+"""What is added to the pages: boxes, slides, notebooks to take along, hand-outs."""

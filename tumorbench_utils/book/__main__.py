@@ -1,9 +1,0 @@
-"""The process of one chapter: ``python -m tumorbench_utils.book PART/NAME ROOT``."""
-
-import json
-import sys
-from pathlib import Path
-
-from tumorbench_utils.book.runner import execute
-
-print(json.dumps(execute(sys.argv[1], Path(sys.argv[2])).__dict__))
