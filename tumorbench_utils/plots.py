@@ -161,6 +161,36 @@ def forest(
     return axes
 
 
+def heat(axes: Axes, frame: pd.DataFrame, *, text: str = "{:.2f}", strong=None, **kwargs) -> Axes:
+    """Draw a table as a heat map with its numbers in the cells.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    frame : DataFrame
+        Rows and columns name the ticks.
+    text : str
+        Format of the numbers; an empty string leaves them out.
+    strong : array-like of bool, same shape, optional
+        Cells whose number is bold.
+    **kwargs
+        Passed on to ``imshow``.
+    """
+    image = axes.imshow(frame, aspect="auto", **{"cmap": "viridis", **kwargs})
+    axes.set_xticks(range(frame.shape[1]), frame.columns, rotation=40, ha="right")
+    axes.set_yticks(range(frame.shape[0]), frame.index)
+    axes.spines[:].set_visible(False)
+    bold = np.zeros(frame.shape, dtype=bool) if strong is None else np.asarray(strong)
+    for (row, column), value in np.ndenumerate(frame.to_numpy(dtype=float)):
+        if text and np.isfinite(value):
+            # White on dark cells, black on light ones, by the luminance that the eye sees.
+            dark = np.dot(image.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5
+            weight = "bold" if bold[row, column] else "normal"
+            style = {"color": "white" if dark else "black", "weight": weight, "fontsize": 7}
+            axes.text(column, row, text.format(value), ha="center", va="center", **style)
+    return axes
+
+
 def name_points(axes: Axes, x, y, names, size: float = 7) -> None:
     """Write a name beside every point of a scatter plot, moved until none covers another.
 
