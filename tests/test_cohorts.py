@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tumorbench_utils import cohorts
-from tumorbench_utils.cohorts import COHORTS, CohortCard, CohortError, read_released_table
+from tumorbench_utils.cohorts import COHORTS, CohortCard, CohortError, load, read_released_table
 from tumorbench_utils.cohorts.readers import READERS
 from tumorbench_utils.cohorts.readers.lung_cancer import stage_group
 from tumorbench_utils.cohorts.tables import STANDARD_COLUMNS, check_standard
@@ -530,14 +530,12 @@ def test_a_registered_cohort_is_loaded_by_name(registered, monkeypatch, tmp_path
 
 
 def test_phantom_tables_are_checked_and_passed_through(monkeypatch):
-    import tumorbench_phantoms as phantoms
-
     made = standard_table(true_logit=[0.1, 0.2, 0.3], size_mm=[5.0, 6.0, 7.0])
-    monkeypatch.setattr(phantoms, "generate", lambda name: made)
+    monkeypatch.setattr(load, "phantom_table", lambda name: made)
     cohort = cohorts.load_cohort("luna16")
     assert (cohort.edition, cohort.size_column) == ("phantom", "size_mm")
     assert cohort.table["true_logit"].tolist() == [0.1, 0.2, 0.3]
-    monkeypatch.setattr(phantoms, "generate", lambda name: made.drop(columns="coord_x"))
+    monkeypatch.setattr(load, "phantom_table", lambda name: made.drop(columns="coord_x"))
     with pytest.raises(CohortError, match="phantoms luna16: no column 'coord_x'"):
         cohorts.load_cohort("luna16")
 

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 import tumorbench_phantoms as phantoms
 from tumorbench_phantoms import cohort, latent, parameters
 from tumorbench_phantoms.facts import facts
-from tumorbench_utils import cohorts, settings
+from tumorbench_utils import cohorts, digests, settings
 
 COHORTS = (
     "luna16",
@@ -65,7 +65,7 @@ def test_all_twins_are_there():
         of = phantoms.of_cohort(name)
         assert 20 <= of["patients"] and 119 < of["field_mm"] < 141
         assert len(of["scanners"]) in (2, 4)
-    with pytest.raises(KeyError, match="did you mean luna16"):
+    with pytest.raises(KeyError, match="unknown phantom cohort 'luna': known are luna16"):
         phantoms.of_cohort("luna")
 
 
@@ -82,74 +82,75 @@ def set_to(*path_and_value):
 
 
 LUNA = ("cohorts", "luna16")
+DIAMETER = (*LUNA, "phenotype", "diameter_mm")
+SCANNER = ("share", "spacing_mm", "slice_mm", "thickness_mm")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_to("commn", 1), "top level: unknown key 'commn': did you mean common"),
-        (set_to("common", "sed", 1), "common: unknown key 'sed': did you mean seed"),
-        (set_to("common", "size_error", "big"), "common, size_error: expected a number"),
-        (set_to("scanners", "A", "sharpnes", 1), "scanners, A: unknown key 'sharpnes'"),
-        (set_to(*LUNA, "pacients", 3), "luna16: unknown key 'pacients': did you mean patients"),
-        (set_to(*LUNA, "patients", 2.5), "patients must be a whole number"),
-        (set_to(*LUNA, "patients", True), "patients must be a whole number"),
-        (set_to("common", "seed", -1), "common: seed must be a whole number"),
-        (set_to("scanners", []), "scanners: expected a mapping"),
-        (set_to("cohorts", None), "cohorts: expected a mapping"),
-        (set_to(*LUNA, "prefix", "../up"), "prefix must be letters and digits"),
-        (set_to(*LUNA, "dicom_scans", "3"), "dicom_scans must be a whole number"),
-        (set_to(*LUNA, "lesions_per_patient", 1.0), "expected a list of numbers"),
-        (set_to(*LUNA, "table_lps", "sd", [1, 1, -1]), "expected x, y and z"),
-        (set_to(*LUNA, "covariates", {"shoe_size": {}}), "unknown key 'shoe_size'"),
-        (set_to(*LUNA, "organ", "spleen"), "luna16: unknown organ 'spleen'"),
-        (set_to(*LUNA, "format", "jpg"), "luna16: unknown format 'jpg'"),
-        (set_to(*LUNA, "axes", "LPX"), "axes must be"),
-        (set_to(*LUNA, "axes", "LRS"), "axes must be"),
-        (set_to(*LUNA, "field_mm", 400), "field_mm must lie between"),
-        (set_to(*LUNA, "patient_share", 1.5), "patient_share must lie between"),
-        (set_to(*LUNA, "lesions_per_patient", [0.5, 0.4]), "shares must be 0 or more"),
-        (set_to(*LUNA, "table_lps", "mean", [0, 0]), "table_lps"),
-        (set_to(*LUNA, "acquisition", "E", {}), "acquisition: unknown key 'E'"),
-        (set_to(*LUNA, "acquisition", "A", "slice_mm", None), "slice_mm: expected a number"),
-        (set_to(*LUNA, "acquisition", "A", "slice_mm", -1), "slice_mm"),
-        (set_to(*LUNA, "phenotype", "diameter_mm", "law", "lognormel"), "did you mean lognormal"),
-        (set_to(*LUNA, "phenotype", "diameter_mm", "spread", 0), "spread must be above 0"),
-        (set_to(*LUNA, "phenotype", "diameter_mm", "low", 90), "low must be below high"),
-        (set_to(*LUNA, "phenotype", "diameter_mm", "floor", 50), "median must be above floor"),
-        (set_to(*LUNA, "phenotype", "lobulation", "median", 1.0), "between 0 and 1"),
-        (set_to(*LUNA, "phenotype", "lobulation", "with_size", 1.0), "between -1 and 1"),
-        (set_to(*LUNA, "phenotype", "colour", {}), "phenotype: unknown key 'colour'"),
-        (set_to(*LUNA, "outcome", "level", "scan"), "level must be lesion or patient"),
-        (set_to(*LUNA, "outcome", "kind", "time"), "unknown kind 'time'"),
-        (set_to(*LUNA, "outcome", "intercept", float("nan")), "intercept: expected a number"),
-        (set_to(*LUNA, "outcome", "weights", "age", 1), "weights: unknown key 'age'"),
+        (set_to("commn", 1), "top level: .*'commn' was unexpected"),
+        (set_to("common", "sed", 1), "common: .*'sed' was unexpected"),
+        (set_to("common", "size_error", "big"), "common, size_error: 'big' is not of type"),
+        (set_to("common", "seed", -1), "common, seed: -1 is less"),
+        (set_to("scanners", []), "scanners: .* is not of type 'object'"),
+        (set_to("scanners", "A", "sharpnes", 1), "scanners, A: .*'sharpnes'"),
+        (set_to("cohorts", None), "cohorts: None is not of type 'object'"),
+        (set_to(*LUNA, "pacients", 3), "luna16: .*'pacients' was unexpected"),
+        (set_to(*LUNA, "patients", 2.5), "luna16, patients: 2.5"),
+        (set_to(*LUNA, "patients", True), "luna16, patients: True"),
+        (set_to(*LUNA, "prefix", "../up"), "luna16, prefix"),
+        (set_to(*LUNA, "dicom_scans", "3"), "luna16, dicom_scans"),
+        (set_to(*LUNA, "lesions_per_patient", 1.0), "luna16, lesions_per_patient"),
+        (set_to(*LUNA, "lesions_per_patient", [0.5, 0.4]), "luna16: shares sum to 1"),
+        (set_to(*LUNA, "table_lps", "sd", [1, 1, -1]), "table_lps, sd, 2: -1"),
+        (set_to(*LUNA, "table_lps", "mean", [0, 0]), "table_lps, mean"),
+        (set_to(*LUNA, "covariates", {"shoe_size": {}}), "covariates: .*'shoe_size'"),
+        (set_to(*LUNA, "organ", "spleen"), "luna16, organ: 'spleen' is not one of"),
+        (set_to(*LUNA, "format", "jpg"), "luna16, format: 'jpg' is not one of"),
+        (set_to(*LUNA, "axes", "LPX"), "luna16, axes"),
+        (set_to(*LUNA, "axes", "LRS"), "luna16, axes"),
+        (set_to(*LUNA, "field_mm", 400), "luna16, field_mm: 400"),
+        (set_to(*LUNA, "patient_share", 1.5), "luna16, patient_share: 1.5"),
+        (
+            set_to(*LUNA, "acquisition", "E", dict.fromkeys(SCANNER, 0.5)),
+            "luna16: every scanner is one of",
+        ),
+        (set_to(*LUNA, "acquisition", "A", "slice_mm", None), "acquisition, A, slice_mm: None"),
+        (set_to(*LUNA, "acquisition", "A", "slice_mm", -1), "acquisition, A, slice_mm: -1"),
+        (set_to(*DIAMETER, "law", "lognormel"), "diameter_mm, law: 'lognormel' is not one of"),
+        (set_to(*DIAMETER, "spread", 0), "diameter_mm, spread: 0"),
+        (set_to(*DIAMETER, "spread", float("inf")), "luna16: numbers are finite"),
+        (set_to(*DIAMETER, "low", 90), "luna16: low is below high"),
+        (set_to(*DIAMETER, "floor", 50), "luna16: a median is above its floor"),
+        (set_to(*LUNA, "phenotype", "lobulation", "median", 1.0), "lobulation, median: 1.0"),
+        (set_to(*LUNA, "phenotype", "lobulation", "with_size", 1.0), "lobulation, with_size: 1.0"),
+        (set_to(*LUNA, "phenotype", "colour", {}), "phenotype: .*'colour'"),
+        (set_to(*LUNA, "outcome", "level", "scan"), "outcome, level: 'scan' is not one of"),
+        (set_to(*LUNA, "outcome", "kind", "time"), "outcome, kind: 'time' is not one of"),
+        (set_to(*LUNA, "outcome", "intercept", float("nan")), "luna16: numbers are finite"),
+        (set_to(*LUNA, "outcome", "weights", "age", 1), "luna16: weights are of quantities"),
         (
             set_to("cohorts", "c4kc_kits", "outcome", "follow_up", "share", [1, 0.5, 0.6, 0]),
-            "share fall from 1 to 0",
+            "c4kc_kits: days rise from 0",
         ),
-        (set_to("cohorts", "c4kc_kits", "outcome", "shape", -1), "must be above 0"),
-        (set_to("cohorts", "c4kc_kits", []), "c4kc_kits: expected a mapping"),
+        (set_to("cohorts", "c4kc_kits", "outcome", "shape", -1), "outcome, shape: -1"),
+        (set_to("cohorts", "c4kc_kits", []), "c4kc_kits: .* is not of type 'object'"),
+        (lambda c: c["cohorts"]["luna16"]["outcome"].pop("intercept"), "'intercept' is a"),
     ],
 )
 def test_faults_in_the_parameters_are_named(tmp_path, change, message):
-    path = changed(tmp_path, change)
     with pytest.raises(ValueError, match=message):
-        phantoms.load(path)
+        phantoms.check(phantoms.load(changed(tmp_path, change)))
 
 
-def test_a_missing_key_and_broken_yaml_are_named(tmp_path):
-    path = changed(tmp_path, lambda c: c["cohorts"]["luna16"]["outcome"].pop("intercept"))
-    with pytest.raises(ValueError, match="luna16, outcome: missing intercept"):
-        phantoms.load(path)
-    path.write_text("common: [1, 2", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"phantoms\.yml is not YAML"):
-        phantoms.load(path)
+def test_the_shipped_parameters_have_no_fault():
+    phantoms.check(phantoms.load())
 
 
 def test_a_change_touches_only_what_it_concerns(tmp_path):
     def fingerprints(content):
-        return {name: parameters.fingerprint(phantoms.of_cohort(name, content)) for name in COHORTS}
+        return {name: digests.of(phantoms.of_cohort(name, content)) for name in COHORTS}
 
     before = fingerprints(phantoms.load())
 

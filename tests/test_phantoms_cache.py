@@ -4,7 +4,6 @@ import errno
 import json
 import logging
 import os
-import threading
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,9 @@ import SimpleITK as sitk
 import yaml
 
 import tumorbench_phantoms as phantoms
-from tumorbench_phantoms import cache, cohort, parameters
-from tumorbench_utils import cohorts, digests, files
+from tumorbench_phantoms import cohort, parameters
+from tumorbench_utils import cohorts, digests
+from tumorbench_utils.cohorts import phantom
 
 SMALL = ("luna16", "dlcs", "nsclc_radiogenomics", "rider_lung_ct")
 
@@ -46,13 +46,16 @@ def made(small_yml, tmp_path_factory):
     """Small cohorts, made once for the tests that only read."""
     folder = tmp_path_factory.mktemp("made")
     before, parameters.PARAMETERS = parameters.PARAMETERS, small_yml
-    tables = {n: phantoms.generate(n, folder / n, progress=False) for n in SMALL}
+    tables = {}
+    for name in SMALL:
+        table = phantoms.generate(name, folder / name, progress=False)
+        for column in ("image_path", "mask_path", "dicom_path"):
+            if column in table:
+                there = table[column].notna()
+                table.loc[there, column] = str(folder / name) + os.sep + table.loc[there, column]
+        tables[name] = table
     parameters.PARAMETERS = before
     return tables
-
-
-def generate(tmp_path, name="dlcs", **options):
-    return phantoms.generate(name, tmp_path / "out" / name, progress=False, **options)
 
 
 def change(**section):
@@ -173,46 +176,42 @@ def test_a_cohort_can_be_scanned_again_in_memory(made, small_yml, monkeypatch):
 # The same bytes, and only when needed
 
 
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """The folder of the phantoms in a cache of the test's own."""
+    monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path / "Übung [1] für später"))
+    return tmp_path / "Übung [1] für später" / "phantoms"
+
+
+def folders(store):
+    return sorted(p.name for p in store.iterdir() if not p.name.endswith(".lock"))
+
+
 def test_the_same_parameters_give_the_same_bytes(tmp_path):
-    generate(tmp_path / "a", workers=1)
-    generate(tmp_path / "b", workers=3)
-    first, second = (contents(tmp_path / k / "out" / "dlcs") for k in "ab")
-    assert first == second and len(first) > 6
+    for name, workers in (("a", 1), ("b", 3)):
+        phantoms.generate("dlcs", tmp_path / name, workers=workers, progress=False)
+    first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert first == second and len(first) > 4
 
 
-def test_a_whole_cohort_is_not_made_again(tmp_path, monkeypatch):
-    first = generate(tmp_path)
-    monkeypatch.setattr(cohort, "make", None)
-    pd.testing.assert_frame_equal(first, generate(tmp_path))
-    assert phantoms.verify("dlcs", tmp_path / "out" / "dlcs") == []
-
-
-def test_a_copied_cohort_is_read_not_made(tmp_path, monkeypatch):
-    generate(tmp_path)
-    (tmp_path / "out" / "dlcs").rename(tmp_path / "moved")
-    for path in (tmp_path / "moved").iterdir():
+def test_a_whole_cohort_is_not_made_again(store, monkeypatch):
+    first = phantom.phantom_table("dlcs")
+    monkeypatch.setattr(phantoms, "generate", None)
+    pd.testing.assert_frame_equal(first, phantom.phantom_table("dlcs"))
+    (folder,) = store.glob("dlcs-*/")
+    for path in folder.iterdir():  # copied from elsewhere: other times, the same content
         os.utime(path, (1, 1))
-    monkeypatch.setattr(cohort, "make", None)
-    table = phantoms.generate("dlcs", tmp_path / "moved", progress=False)
-    assert all(p.startswith(str(tmp_path / "moved")) for p in table["image_path"])
+    pd.testing.assert_frame_equal(first, phantom.phantom_table("dlcs"))
 
 
-def test_changed_parameters_make_the_cohort_again(tmp_path, caplog):
-    first = generate(tmp_path)
+def test_changed_parameters_and_another_generator_make_another_folder(store, monkeypatch):
+    first = phantom.phantom_table("dlcs")
     change(patients=3)
-    with caplog.at_level(logging.WARNING):
-        second = generate(tmp_path)
+    second = phantom.phantom_table("dlcs")
     assert second["patient_id"].nunique() == 3 != first["patient_id"].nunique()
-    assert "other parameters or by another version" in caplog.text
-    assert leftovers(tmp_path / "out") == ["dlcs"]
-
-
-def test_another_version_of_the_generator_makes_the_cohort_again(tmp_path, monkeypatch):
-    generate(tmp_path)
-    before = json.loads((tmp_path / "out/dlcs/manifest.json").read_text())["key"]
-    monkeypatch.setattr(cache, "_generator", lambda: "another")
-    generate(tmp_path)
-    assert json.loads((tmp_path / "out/dlcs/manifest.json").read_text())["key"] != before
+    monkeypatch.setattr(digests, "of_code", lambda *modules: "another")
+    phantom.phantom_table("dlcs")
+    assert len(folders(store)) == 3
 
 
 def truncate(path):
@@ -227,133 +226,49 @@ def flip(path):
 
 @pytest.mark.parametrize("pattern", ["*[0-9].nii.gz", "*_mask.nrrd", "table.parquet"])
 @pytest.mark.parametrize("damage", [truncate, flip, os.unlink])
-def test_damaged_files_are_found_and_made_again(tmp_path, caplog, pattern, damage):
-    generate(tmp_path)
-    folder = tmp_path / "out" / "dlcs"
+def test_damaged_files_are_found_and_made_again(store, caplog, pattern, damage):
+    phantom.phantom_table("dlcs")
+    (folder,) = store.glob("dlcs-*/")
     whole = contents(folder)
     victim = sorted(folder.glob(pattern))[0]
     damage(victim)
-    assert phantoms.verify("dlcs", folder) == [victim.name]
     with caplog.at_level(logging.WARNING):
-        generate(tmp_path)
-    assert f"made again: {'the content of ' if damage is flip else ''}{victim.name}" in caplog.text
-    assert contents(folder) == whole
+        phantom.phantom_table("dlcs")
+    assert (
+        f"made again: {'' if damage is os.unlink else 'the content of '}{victim.name}"
+        in caplog.text
+    )
+    after = contents(folder)
+    assert {k: v for k, v in after.items() if k != "manifest.json"} == {
+        k: v for k, v in whole.items() if k != "manifest.json"
+    }
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"cohort": "dlcs"}', '{"cohort": "dlcs", "key": 1, "files": 3}']
-)
-def test_a_broken_manifest_is_no_manifest(monkeypatch, tmp_path, text):
-    monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path))
-    first = phantoms.generate("dlcs", progress=False)
-    (tmp_path / "phantoms" / "dlcs" / "manifest.json").write_text(text)
-    pd.testing.assert_frame_equal(first, phantoms.generate("dlcs", progress=False))
-    assert json.loads((tmp_path / "phantoms" / "dlcs" / "manifest.json").read_text())["files"]
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"table.parquet": 3}'])
+def test_a_broken_manifest_is_no_manifest(store, text):
+    first = phantom.phantom_table("dlcs")
+    (manifest,) = store.glob("dlcs-*/manifest.json")
+    manifest.write_text(text)
+    pd.testing.assert_frame_equal(first, phantom.phantom_table("dlcs"))
+    assert json.loads(manifest.read_text())["table.parquet"]
 
 
-def test_missing_stamps_only_cost_a_reading(tmp_path, monkeypatch):
-    generate(tmp_path)
-    stamps = tmp_path / "out" / "dlcs" / "stamps.json"
-    known = stamps.read_text()
-    stamps.unlink()
-    monkeypatch.setattr(cohort, "make", None)
-    generate(tmp_path)
-    assert json.loads(stamps.read_text()) == json.loads(known)
-
-
-def test_two_that_ask_at_once_make_it_once(tmp_path, monkeypatch):
-    made, make = [], cache._make
-    monkeypatch.setattr(cache, "_make", lambda *a: (made.append(a[0]), make(*a)))
-    tables = [None, None]
-
-    def ask(k):
-        tables[k] = generate(tmp_path)
-
-    threads = [threading.Thread(target=ask, args=(k,)) for k in range(2)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
-    assert made == ["dlcs"]
-    pd.testing.assert_frame_equal(*tables)
-
-
-# What goes wrong
-
-
-def test_unknown_cohorts_name_the_known_ones(tmp_path):
-    with pytest.raises(KeyError, match="unknown phantom cohort 'dlsc': did you mean dlcs"):
-        phantoms.generate("dlsc", tmp_path / "x")
-    with pytest.raises(KeyError, match="unknown phantom cohort"):
-        phantoms.verify("dlsc")
-    assert not (tmp_path / "x").exists()
-    with pytest.raises(FileNotFoundError, match="holds no phantom cohort"):
-        phantoms.verify("dlcs", tmp_path / "x")
-
-
-@pytest.mark.parametrize("workers", [0, -2])
-def test_workers_are_counted_from_one(tmp_path, workers):
-    with pytest.raises(ValueError, match="workers"):
-        generate(tmp_path, workers=workers)
-
-
-def test_folders_with_other_things_are_left_alone(tmp_path):
-    thesis = tmp_path / "out" / "dlcs" / "thesis.txt"
-    thesis.parent.mkdir(parents=True)
-    thesis.write_text("years of work")
-    with pytest.raises(FileExistsError, match="does not hold the phantom cohort dlcs"):
-        generate(tmp_path)
-    assert thesis.read_text() == "years of work"
-    generate(tmp_path, "luna16")
-    with pytest.raises(FileExistsError, match="does not hold the phantom cohort dlcs"):
-        phantoms.generate("dlcs", tmp_path / "out" / "luna16")
-
-
-def test_an_empty_folder_and_odd_names_are_fine(tmp_path):
-    folder = tmp_path / "Übung [1] für später"
-    folder.mkdir()
-    table = phantoms.generate("dlcs", folder, progress=False)
-    assert sitk.ReadImage(table["image_path"].iloc[0]).GetDimension() == 3
-
-
-def test_a_folder_that_cannot_be_made_is_said_plainly(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"cannot make the phantom cohort dlcs in .*TUMORBENCH_CACHE"):
-        phantoms.generate("dlcs", tmp_path / "file" / "dlcs", progress=False)
-
-
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
-)
-def test_a_read_only_folder_is_said_plainly(tmp_path):
-    (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(PermissionError, match=r"Permission denied; set TUMORBENCH_CACHE"):
-        phantoms.generate("dlcs", tmp_path / "closed" / "dlcs", progress=False)
-
-
-def test_a_warm_cohort_can_be_read_where_nothing_can_be_written(tmp_path, monkeypatch):
-    first = generate(tmp_path)
-
-    def refuse(*args, **kwargs):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(files, "atomic_path", refuse)
-    (tmp_path / "out" / "dlcs" / "stamps.json").unlink()
-    pd.testing.assert_frame_equal(first, generate(tmp_path))
-
-
-def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    usage = lambda path: type("usage", (), {"free": 1000})  # noqa: E731
-    monkeypatch.setattr(cache.shutil, "disk_usage", usage)
-    with pytest.raises(OSError, match=r"needs 0\.0 GB, 0\.0 GB are free; set TUMORBENCH_CACHE"):
-        generate(tmp_path)
-    assert leftovers(tmp_path / "out") == []
+def test_folders_with_other_things_are_left_alone(store):
+    phantom.phantom_table("dlcs")
+    (folder,) = store.glob("dlcs-*/")
+    (folder / "manifest.json").unlink()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="holds no phantom cohort"):
+        phantom.phantom_table("dlcs")
+    assert (folder / "thesis.txt").read_text() == "years of work"
 
 
 @pytest.mark.parametrize(
     "fault",
     [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), RuntimeError("x")],
 )
-def test_what_stops_half_way_leaves_nothing(tmp_path, monkeypatch, fault):
-    calls, make = [], cohort.make
+def test_what_stops_half_way_leaves_nothing(store, monkeypatch, fault):
+    calls, make = [], cohort._make
 
     def stop(*args):
         calls.append(args)
@@ -361,26 +276,22 @@ def test_what_stops_half_way_leaves_nothing(tmp_path, monkeypatch, fault):
             raise fault
         return make(*args)
 
-    monkeypatch.setattr(cohort, "make", stop)
+    monkeypatch.setattr(cohort, "_make", stop)
     with pytest.raises(type(fault)) as caught:
-        generate(tmp_path, workers=1)
-    assert leftovers(tmp_path / "out") == []
+        phantom.phantom_table("dlcs")
+    assert folders(store) == []
     if isinstance(fault, OSError):
-        assert "No space left on device; set TUMORBENCH_CACHE" in str(caught.value)
+        assert "No space left on device; TUMORBENCH_CACHE" in str(caught.value)
 
 
-def test_a_failed_remake_keeps_the_lock_free(tmp_path, monkeypatch):
-    generate(tmp_path)
-    change(patients=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(cohort, "make", lambda *a: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            generate(tmp_path)
-    assert set(generate(tmp_path)["patient_id"]) == {"DLCS-P0001"}
+def test_unknown_cohorts_name_the_known_ones(tmp_path):
+    with pytest.raises(KeyError, match="unknown phantom cohort 'dlsc': known are "):
+        phantoms.generate("dlsc", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
 
 
-def test_remains_of_a_killed_process_are_cleared(tmp_path):
-    (tmp_path / "out" / ".part-0123456789ab-dlcs").mkdir(parents=True)
-    (tmp_path / "out" / ".part-0123456789ab-luna16").mkdir()
-    generate(tmp_path)
-    assert leftovers(tmp_path / "out") == [".part-0123456789ab-luna16", "dlcs"]
+def test_a_fault_in_the_parameters_is_said_before_anything_is_made(store):
+    change(field_mm=400)
+    with pytest.raises(ValueError, match="dlcs, field_mm: 400"):
+        phantom.phantom_table("dlcs")
+    assert folders(store) == []

@@ -4,19 +4,18 @@ A *case* is an anatomy with lesions of a known phenotype; a *scan* is what a sca
 settings makes of it. A *cohort* is a loop over cases with an outcome drawn from the phenotype, so
 that the best reachable AUC and concordance are known. All parameters are in ``data/phantoms.yml``.
 
->>> from tumorbench_utils import phantoms
->>> table = phantoms.generate("luna16")                         # doctest: +SKIP
+>>> import tumorbench_phantoms as phantoms
+>>> table = phantoms.generate("luna16", "a folder")              # doctest: +SKIP
 >>> again = phantoms.render("luna16", table.scan_id[0], noise_hu=60, seed=1)  # doctest: +SKIP
 >>> other = phantoms.sample("luna16", 7)                         # doctest: +SKIP
 >>> scan = phantoms.scan(other.case, other.acquisition, other.noise)  # doctest: +SKIP
 """
 
-from tumorbench_phantoms.cache import generate, verify
-from tumorbench_phantoms.cohort import Planned, plan, render, sample
+from tumorbench_phantoms.cohort import Planned, generate, plan, render, sample
 from tumorbench_phantoms.facts import FACTS, facts
 from tumorbench_phantoms.latent import draw, stream
 from tumorbench_phantoms.lesion import Lesion
-from tumorbench_phantoms.parameters import load, of_cohort
+from tumorbench_phantoms.parameters import check, load, of_cohort
 from tumorbench_phantoms.scanner import Acquisition, Case, Scan, scan
 from tumorbench_phantoms.stranger import write_strange
 
@@ -27,6 +26,7 @@ __all__ = [
     "Lesion",
     "Planned",
     "Scan",
+    "check",
     "draw",
     "facts",
     "generate",
@@ -37,6 +37,5 @@ __all__ = [
     "sample",
     "scan",
     "stream",
-    "verify",
     "write_strange",
 ]

@@ -1,17 +1,19 @@
 """Phantom cohorts: which cases they hold, how they are scanned, and what their table says."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from tumorbench_phantoms.latent import draw, stream
 from tumorbench_phantoms.lesion import Lesion
-from tumorbench_phantoms.parameters import PHENOTYPE, of_cohort
+from tumorbench_phantoms.parameters import PHENOTYPE, check, load, of_cohort
 from tumorbench_phantoms.scanner import Acquisition, Case, Scan, scan
 from tumorbench_phantoms.store import write_dicom, write_image
-from tumorbench_utils import settings
 
 #: A cohort is a systematic sample of one in this many patients.
 _POOL = 25
@@ -218,48 +220,83 @@ def render(
     """
     planned = {item.scan_id: item for item in plan(name)}
     if scan_id not in planned:
-        raise KeyError(settings.unknown(f"scan of {name}", scan_id, list(planned)[:5]))
+        raise KeyError(f"unknown scan of {name} {scan_id!r}: known are {list(planned)[:5]}, ...")
     item = planned[scan_id]
     noise = item.noise if seed is None else (1, seed)
     return scan(item.case, replace(item.acquisition, **changes), noise, lesions=lesions)
 
 
-def make(
-    item: Planned, parameters: dict, folder: Path, as_dicom: bool
-) -> tuple[pd.DataFrame, list[Path]]:
-    """Scan, write the files, and return the finished rows and the files.
+def generate(
+    name: str, folder: str | os.PathLike, *, workers: int | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """Make all scans of a cohort.
 
     Parameters
     ----------
-    item : Planned
-    parameters : dict
-        Of the cohort.
-    folder : Path
-        Where the files go; it must exist.
-    as_dicom : bool
-        Whether the scan is written as a DICOM series, too.
+    name : str
+        Key of the cohort, for example ``"luna16"``.
+    folder : path-like
+        Where the files go; made if needed.
+    workers : int, optional
+        Threads; one per core by default, at most 8 (0.3 GB of memory for each).
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    DataFrame
+        One row per lesion: the columns of the cohort tables (paths relative to `folder`,
+        coordinates LPS mm), ``mask_path``, ``scanner``, ``patient_factor`` and the truth in columns
+        ``true_...``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such cohort.
+    ValueError
+        If ``data/phantoms.yml`` holds what the generator does not understand.
+    OSError
+        If a file cannot be written whole.
     """
+    parameters, folder = of_cohort(name), Path(folder)
+    check(load())
+    folder.mkdir(parents=True, exist_ok=True)
+    items = plan(name)
+    dicom = [k < parameters.get("dicom_scans", 0) for k in range(len(items))]
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    pool = ThreadPoolExecutor(workers or min(len(usable), 8))
+    try:
+        jobs = [
+            pool.submit(_make, i, parameters, folder, d) for i, d in zip(items, dicom, strict=True)
+        ]
+        rows = [job.result() for job in tqdm(jobs, desc=name, unit="scan", disable=not progress)]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return _tidy(rows, parameters)
+
+
+def _make(item: Planned, parameters: dict, folder: Path, as_dicom: bool) -> pd.DataFrame:
+    """Scan, write the files, and return the finished rows."""
     done = scan(item.case, item.acquisition, item.noise)
     image = folder / f"{item.scan_id}.{parameters['format']}"
-    files = write_image(done.image, image, parameters["axes"])
+    write_image(done.image, image, parameters["axes"])
     rows = item.rows.copy()
-    masks = []
-    for lesion_id, mask in zip(rows["lesion_id"], done.masks, strict=True):
-        masks += write_image(mask, folder / f"{lesion_id}_mask.nrrd", parameters["axes"])
+    rows["image_path"] = image.name
+    rows["mask_path"] = [f"{lesion_id}_mask.nrrd" for lesion_id in rows["lesion_id"]]
+    for mask_path, mask in zip(rows["mask_path"], done.masks, strict=True):
+        write_image(mask, folder / mask_path, parameters["axes"])
     rng = np.random.default_rng(np.random.SeedSequence((*item.noise, 7)))
     click = rng.normal(0, parameters["click_sd_mm"], (len(rows), 3))
-    rows["image_path"] = image.name
     rows[["coord_x", "coord_y", "coord_z"]] = done.centroids_lps + click
-    rows["mask_path"] = [path.name for path in masks]
     if "dicom_scans" in parameters:
         rows["dicom_path"] = f"{item.scan_id}-dicom" if as_dicom else None
     if as_dicom:
         series = folder / f"{item.scan_id}-dicom"
-        files += write_dicom(done.image, series, item.patient_id, item.acquisition.scanner)
-    return rows, [*files, *masks]
+        write_dicom(done.image, series, item.patient_id, item.acquisition.scanner)
+    return rows
 
 
-def tidy(rows: list[pd.DataFrame], parameters: dict) -> pd.DataFrame:
+def _tidy(rows: list[pd.DataFrame], parameters: dict) -> pd.DataFrame:
     """Return the table of a cohort from the rows of its scans, columns in the contract's order."""
     table = pd.concat(rows, ignore_index=True)
     lesion = [Lesion(**{k: row[k] for k in PHENOTYPE}).mean_hu for _, row in table.iterrows()]
@@ -272,24 +309,9 @@ def tidy(rows: list[pd.DataFrame], parameters: dict) -> pd.DataFrame:
         }
     )
     table["manufacturer"] = "Phantom " + table["scanner"]
-    first = [
-        "lesion_id",
-        "patient_id",
-        "scan_id",
-        "image_path",
-        "coord_x",
-        "coord_y",
-        "coord_z",
-    ]
-    first += [
-        "label",
-        "time_days",
-        "event",
-        "size_mm",
-        *parameters.get("covariates", {}),
-        "manufacturer",
-    ]
+    first = ["lesion_id", "patient_id", "scan_id", "image_path", "coord_x", "coord_y", "coord_z"]
+    first += ["label", "time_days", "event", "size_mm"]
+    first += [*parameters.get("covariates", {}), "manufacturer"]
     last = [c for c in ("true_logit", "true_log_hazard", *table) if c not in first]
-    last = list(dict.fromkeys(last))
     drop = {"patient", "lesion", "attenuation_hu"}
-    return table[[c for c in [*first, *last] if c not in drop]]
+    return table[[c for c in dict.fromkeys([*first, *last]) if c not in drop]]

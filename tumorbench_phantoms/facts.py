@@ -2,8 +2,7 @@
 
 import numpy as np
 import pandas as pd
-
-from tumorbench_utils.stats import auc
+from scipy import stats
 
 #: Names of the facts that :func:`facts` may return.
 FACTS = (
@@ -53,19 +52,25 @@ def facts(table: pd.DataFrame, clinical: str | None = None) -> pd.Series:
                 score = _ordered(table[column])[known]
                 there = ~np.isnan(score)
                 direction = 1 if name == "auc_best" else sign
-                result[name] = auc(y[there], direction * score[there])
+                result[name] = _auc(y[there], direction * score[there])
     if follow_up:
         time, event = table["time_days"].to_numpy(float), table["event"].to_numpy(float)
         result["event_share"] = event.mean()
-        days, survival = _kaplan_meier(time, event)
-        result["survival_2_years"] = survival[np.searchsorted(days, 730, side="right") - 1]
-        result["survival_5_years"] = survival[np.searchsorted(days, 1826, side="right") - 1]
-        below = np.flatnonzero(survival <= 0.5)
+        data = stats.CensoredData(uncensored=time[event == 1], right=time[event == 0])
+        survival = stats.ecdf(data).sf  # the Kaplan-Meier estimate
+        result["survival_2_years"], result["survival_5_years"] = survival.evaluate([730, 1826])
+        below = np.flatnonzero(survival.probabilities <= 0.5)
         if below.size:
-            result["median_survival_days"] = days[below[0]]
+            result["median_survival_days"] = survival.quantiles[below[0]]
     if "size_mm" in table:
         result["size_median_mm"] = table["size_mm"].median()
     return pd.Series({name: float(result[name]) for name in FACTS if name in result})
+
+
+def _auc(y: np.ndarray, score: np.ndarray) -> float:
+    """Return the area under the ROC curve: Mann-Whitney's U over all pairs of classes."""
+    u = stats.mannwhitneyu(score[y == 1], score[y == 0]).statistic
+    return u / ((y == 1).sum() * (y == 0).sum())
 
 
 def _ordered(column: pd.Series) -> np.ndarray:
@@ -73,11 +78,3 @@ def _ordered(column: pd.Series) -> np.ndarray:
     if pd.api.types.is_numeric_dtype(column):
         return column.astype("Float64").to_numpy(float, na_value=np.nan)
     return column.rank(method="dense").to_numpy(float)
-
-
-def _kaplan_meier(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the days 0 and of all ends of follow-up, and the survival after each of them."""
-    days, position = np.unique(time, return_inverse=True)
-    deaths = np.bincount(position, weights=event)
-    at_risk = len(time) - np.concatenate([[0], np.cumsum(np.bincount(position))[:-1]])
-    return np.append(0.0, days), np.append(1.0, np.cumprod(1 - deaths / at_risk))

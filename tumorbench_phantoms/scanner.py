@@ -11,7 +11,6 @@ from tumorbench_phantoms.abdomen import Kidney, Liver
 from tumorbench_phantoms.anatomy import Lung
 from tumorbench_phantoms.lesion import Lesion, draw
 from tumorbench_phantoms.primitives import Grid
-from tumorbench_utils.settings import unknown
 
 #: The anatomies by organ name.
 ORGANS = {"lung": Lung, "kidney": Kidney, "liver": Liver}
@@ -95,7 +94,7 @@ class Case:
 
     def __post_init__(self):
         if self.organ not in ORGANS:
-            raise ValueError(unknown("organ", self.organ, ORGANS))
+            raise ValueError(f"unknown organ {self.organ!r}: known are {', '.join(ORGANS)}")
         if not self.lesions:
             raise ValueError("a case needs at least one lesion; scan(..., lesions=False) hides it")
 
@@ -202,26 +201,28 @@ def scan(
     Scan
     """
     anatomy = case.anatomy()
-    a = acquisition
-    shift = np.asarray(case.shift_mm, float)
-    slices, side = _axis(a.field_mm, a.slice_mm), _axis(a.field_mm, a.spacing_mm)
-    parts = int(np.ceil(a.slice_mm / 2))
-    beyond = int(np.ceil(a.thickness_mm / a.slice_mm * parts))
-    planes = _axis(0, 1) + (
-        np.arange(-beyond, len(slices) * parts + beyond) - (len(slices) * parts - 1) / 2
-    ) * (a.slice_mm / parts)
+    pixel, step, thickness = acquisition.spacing_mm, acquisition.slice_mm, acquisition.thickness_mm
+    side, slices = _axis(acquisition.field_mm, pixel), _axis(acquisition.field_mm, step)
+    # Thin planes, at most 2 mm apart, are added up to slices; the first and the last slice need
+    # planes outside the field, for a slice thicker than its distance reaches into its neighbours.
+    per_slice = int(np.ceil(step / 2))
+    outside = int(np.ceil(thickness / step * per_slice))
+    n_inside = len(slices) * per_slice
+    number = np.arange(-outside, n_inside + outside) - (n_inside - 1) / 2
+    planes = number * (step / per_slice)
     # A margin keeps the kernel, which wraps around, away from the borders of the image.
     total = fft.next_fast_len(len(side) + 8, real=True)
     margin = (total - len(side)) // 2
-    wide = side[0] + (np.arange(total) - margin) * a.spacing_mm
+    wide = side[0] + (np.arange(total) - margin) * pixel
+    shift = np.asarray(case.shift_mm, float)
     grid = Grid(
         (planes - shift[2]).astype(np.float32),
         (wide - shift[1]).astype(np.float32),
         (wide - shift[0]).astype(np.float32),
-        a.spacing_mm,
+        pixel,
     )
     volume = anatomy.render(grid, case.breath_hu)
-    profile = _slice_profile(slices, planes, a.thickness_mm)
+    profile = _slice_profile(slices, planes, thickness)
     inner = slice(margin, margin + len(side))
     origin = anatomy.centre + np.asarray(case.origin_lps) + [side[0], side[0], slices[0]]
     masks, centroids = [], []
@@ -229,13 +230,13 @@ def scan(
         box, filled = draw(lesion, position, grid, volume if lesions else None)
         mask, centroid = _mask(box, filled, profile, grid.shape[1:], inner)
         centroids.append(centroid)
-        masks.append(_image(mask, a, origin))
+        masks.append(_image(mask, acquisition, origin))
     flat = profile @ volume.reshape(len(planes), -1)
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    hu = _reconstruct(flat.reshape(len(slices), total, total), a, rng)[:, inner, inner]
-    hu = np.clip(np.rint(hu + np.float32(a.hu_shift)), -1024, 3071).astype(np.int16)
-    step = np.array([a.spacing_mm, a.spacing_mm, a.slice_mm])
-    return Scan(_image(hu, a, origin), tuple(masks), np.array(centroids) * step + origin)
+    hu = _reconstruct(flat.reshape(len(slices), total, total), acquisition, rng)[:, inner, inner]
+    hu = np.clip(np.rint(hu + np.float32(acquisition.hu_shift)), -1024, 3071).astype(np.int16)
+    image = _image(hu, acquisition, origin)
+    return Scan(image, tuple(masks), np.array(centroids) * [pixel, pixel, step] + origin)
 
 
 def _mask(box, filled, profile, shape, inner) -> tuple[np.ndarray, np.ndarray]:

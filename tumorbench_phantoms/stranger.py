@@ -4,7 +4,6 @@ Tables from elsewhere call things by other names, write words for codes, and hol
 format the scanner, the archive or a colleague left them. This writes such a table.
 """
 
-import csv
 import shutil
 import warnings
 from pathlib import Path
@@ -18,7 +17,6 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from tumorbench_phantoms.store import _UID_ROOT, write_dicom, write_image
-from tumorbench_utils.files import atomic_path
 
 #: How the n-th scan is stored; most are NIfTI, MetaImage and NRRD in turn.
 _FORMATS = ("nii.gz", "mhd", "nrrd")
@@ -27,7 +25,7 @@ _PLACE = ("File", "Contour", "Contour no.", "X", "Y", "Z")
 
 
 def write_strange(table: pd.DataFrame, folder: Path) -> Path:
-    """Write phantom patients as a stranger's cohort, unless it is there already.
+    """Write phantom patients as a stranger's cohort.
 
     The first scan is a DICOM series with a segmentation object, the second one with an RT
     structure set, the others NIfTI, MetaImage and NRRD in turn. NIfTI scans have a mask file, the
@@ -36,9 +34,9 @@ def write_strange(table: pd.DataFrame, folder: Path) -> Path:
     Parameters
     ----------
     table : DataFrame
-        Rows of :func:`generate` for cohorts whose scans are ``.mhd`` files.
+        Rows of a phantom cohort whose scans are ``.mhd`` files, with absolute paths.
     folder : Path
-        What is to be written. It is replaced if a scan of the table is younger.
+        Made if needed.
 
     Returns
     -------
@@ -47,20 +45,7 @@ def write_strange(table: pd.DataFrame, folder: Path) -> Path:
         X, Y, Z, Diagnosis`` (benign or malignant), ``Diameter [mm]`` and ``Scanner``. Files are
         relative to the folder ``scans`` beside it.
     """
-    path = Path(folder) / "nodules.csv"
-    newest = max(Path(image).stat().st_mtime for image in table["image_path"])
-    if path.exists() and path.stat().st_mtime > newest:
-        with open(path, encoding="utf-8", newline="") as stream:
-            if sum(1 for _ in csv.reader(stream)) == len(table) + 1:
-                return path
-    with atomic_path(folder) as part:
-        _write(table, part)
-    return path
-
-
-def _write(table: pd.DataFrame, folder: Path) -> None:
-    """Write scans, masks and table."""
-    scans = folder / "scans"
+    scans = Path(folder) / "scans"
     scans.mkdir(parents=True)
     rows = []
     for number, (_, lesions) in enumerate(table.groupby("scan_id", sort=False)):
@@ -74,10 +59,8 @@ def _write(table: pd.DataFrame, folder: Path) -> None:
             row["Diagnosis"] = "malignant" if lesion["label"] == 1 else "benign"
             row["Diameter [mm]"], row["Scanner"] = lesion["size_mm"], lesion["manufacturer"]
             rows.append(row)
-    with open(folder / "nodules.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(Path(folder) / "nodules.csv", index=False)
+    return Path(folder) / "nodules.csv"
 
 
 def _as_files(lesions: pd.DataFrame, scans: Path, case: str, suffix: str) -> list[dict]:

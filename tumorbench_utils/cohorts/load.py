@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-import tumorbench_phantoms as phantoms
 from tumorbench_utils import settings
 from tumorbench_utils.cohorts.cards import CohortCard, CohortError
+from tumorbench_utils.cohorts.phantom import phantom_table
 from tumorbench_utils.cohorts.registry import card, is_own, read_own
 from tumorbench_utils.cohorts.released import load_released
 from tumorbench_utils.cohorts.tables import check_standard
@@ -76,7 +76,7 @@ def load_cohort(name: str, edition: str | None = None) -> Cohort:
     if is_own(name):
         return Cohort(known, edition, read_own(name, settings.data_dir()))
     if edition == "phantom":
-        return Cohort(known, edition, check_standard(phantoms.generate(name), f"phantoms {name}"))
+        return Cohort(known, edition, check_standard(phantom_table(name), f"phantoms {name}"))
     data = settings.data_dir()
     if data is None:
         raise CohortError(
