@@ -1,6 +1,5 @@
 """Phantoms to learn from: small scans around one lesion, none of which belongs to a cohort."""
 
-import hashlib
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,9 +12,7 @@ import torch
 from tqdm import tqdm
 
 import tumorbench_phantoms as phantoms
-from tumorbench_phantoms.parameters import fingerprint, of_cohort
-from tumorbench_utils import settings
-from tumorbench_utils.files import atomic_path
+from tumorbench_utils import digests, files, settings
 from tumorbench_utils.patches import PatchSpec
 
 #: Side (mm, and voxels) of the cube that is kept of every phantom.
@@ -220,21 +217,23 @@ def phantoms_of(
 
 def _folder(name: str) -> Path:
     """Return where the phantoms after one cohort are kept; it changes with what makes them."""
-    laws = fingerprint(of_cohort(name))
-    facts = f"{laws} {CUBE} {WIDE_SPACING} {WIDE} {LABEL_MM} {TISSUE_HU}"
-    digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
-    return settings.cache_dir() / "pretraining" / f"{name}-{digest}"
+    laws = phantoms.of_cohort(name)
+    digest = digests.of(laws, CUBE, WIDE_SPACING, WIDE, LABEL_MM, TISSUE_HU)
+    return settings.cache_dir() / "pretraining" / f"{name}-{digest[:12]}"
 
 
 def _draw_chunk(job: tuple[str, list[int], Path]) -> None:
     """Draw some phantoms of one cohort into a folder."""
     name, numbers, folder = job
-    drawn = [draw(name, seed) for seed in numbers]
-    with atomic_path(folder) as part:
+
+    def write(part: Path) -> None:
+        drawn = [draw(name, seed) for seed in numbers]
         part.mkdir()
         for kind in drawn[0][1]:
             np.save(part / f"{kind}.npy", np.stack([arrays[kind] for _, arrays in drawn]))
         pd.DataFrame([row for row, _ in drawn]).to_parquet(part / "table.parquet")
+
+    files.made(folder, write)
 
 
 def draw(name: str, seed: int) -> tuple[dict, dict[str, np.ndarray]]:

@@ -1,7 +1,6 @@
 """From an objective to a shipped encoder: train, round, examine, write weights and card."""
 
 import dataclasses
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -88,8 +87,7 @@ def make_encoder(
         "settings": dataclasses.asdict(objective) | {"steps": steps},
         "seed": SEED,
     }
-    digest = hashlib.sha256(json.dumps([facts, counts], sort_keys=True).encode()).hexdigest()[:12]
-    state = settings.cache_dir() / "pretraining" / "runs" / f"{key}-{digest}.pt"
+    state = settings.cache_dir() / "pretraining" / f"{key}-{digests.of(facts, counts)[:12]}.pt"
     start = time.perf_counter()
     module = model.build("compact", seed=SEED).to(device)
     label = key if progress else ""

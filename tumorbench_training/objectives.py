@@ -255,9 +255,23 @@ class _WithDecoder(Objective):
     def _drawn(self, module, head, x: Tensor) -> Tensor:
         return head(*with_maps(module, x, head.names))
 
+    def _predicted(self, module, head, patches: Tensor) -> Tensor:
+        """Return what is drawn of patches, without gradients, on the CPU."""
+        device = _device(module)
+        with torch.inference_mode():
+            parts = [self._drawn(module, head, x.to(device)).cpu() for x in patches.split(16)]
+        return torch.cat(parts)
+
     def _shifts(self, n: int, rng) -> np.ndarray:
         """Return random even moves, so that label maps move with the patch."""
         return 2 * rng.integers(-4, 5, (n, 3))
+
+    def _patches_and_maps(self, kind, model, phantoms, indices, rng) -> tuple[Tensor, np.ndarray]:
+        """Return moved patches and their label maps (n, 1, ...)."""
+        shifts = self._shifts(len(indices), rng)
+        pairs = zip(indices, shifts, strict=True)
+        maps = [phantoms.labels(kind, i, model.spec, s, self.side) for i, s in pairs]
+        return phantoms.batch(indices, model.spec, shifts, self.side), np.stack(maps)[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,12 +303,9 @@ class Restoration(_WithDecoder):
         """Return the root mean square error of each patch in HU."""
         batch = self.draw(model, phantoms, indices, rng)
         low, high = model.spec.window_hu
-        errors = []
-        with torch.inference_mode():
-            for x, whole in zip(batch["damaged"].split(16), batch["whole"].split(16), strict=True):
-                drawn = self._drawn(module, head, x.to(_device(module))).cpu()
-                errors.append((drawn - whole).square().mean((1, 2, 3, 4)).sqrt() * (high - low))
-        return torch.cat(errors).double().numpy()
+        drawn = self._predicted(module, head, batch["damaged"])
+        errors = (drawn - batch["whole"]).square().mean((1, 2, 3, 4)).sqrt() * (high - low)
+        return errors.double().numpy()
 
 
 def _dice(drawn: Tensor, true: Tensor) -> Tensor:
@@ -319,11 +330,8 @@ class TissueSegmentation(_WithDecoder):
 
     def draw(self, model, phantoms, indices, rng) -> dict:
         """Return patches and the class of every voxel on the coarse grid."""
-        shifts = self._shifts(len(indices), rng)
-        pairs = list(zip(indices, shifts, strict=True))
-        maps = [phantoms.labels("tissue", i, model.spec, s, self.side) for i, s in pairs]
-        true = torch.from_numpy(np.stack(maps)[:, None]).long()
-        return {"patches": phantoms.batch(indices, model.spec, shifts, self.side), "true": true}
+        patches, maps = self._patches_and_maps("tissue", model, phantoms, indices, rng)
+        return {"patches": patches, "true": torch.from_numpy(maps).long()}
 
     def loss(self, module, head, batch) -> Tensor:
         """Return Dice loss plus cross-entropy."""
@@ -334,13 +342,8 @@ class TissueSegmentation(_WithDecoder):
     def scores(self, model, module, head, phantoms, indices, rng) -> np.ndarray:
         """Return the Dice coefficient of each patch, averaged over the classes in it."""
         batch = self.draw(model, phantoms, indices, rng)
-        found = []
-        with torch.inference_mode():
-            for x in batch["patches"].split(16):
-                drawn = self._drawn(module, head, x.to(_device(module)))
-                found.append(drawn.argmax(1, keepdim=True).cpu())
-        found, true = torch.cat(found), batch["true"]
-        dice = torch.stack([_dice(found == k, true == k) for k in range(self.outputs)])
+        found = self._predicted(module, head, batch["patches"]).argmax(1, keepdim=True)
+        dice = torch.stack([_dice(found == k, batch["true"] == k) for k in range(self.outputs)])
         return dice.nanmean(0).double().numpy()
 
 
@@ -392,11 +395,7 @@ class PromptedSegmentation(_WithDecoder):
     def scores(self, model, module, head, phantoms, indices, rng) -> np.ndarray:
         """Return the Dice coefficient of each patch, averaged over the things in it."""
         batch = self.draw(model, phantoms, indices, rng)
-        found = []
-        with torch.inference_mode():
-            for x in batch["patches"].split(16):
-                found.append(self._drawn(module, head, x.to(_device(module))).cpu() > 0)
-        found, true = torch.cat(found), batch["true"] > 0.5
+        found, true = self._predicted(module, head, batch["patches"]) > 0, batch["true"] > 0.5
         dice = torch.stack([_dice(found[:, k], true[:, k]) for k in range(self.outputs)])
         return dice.nanmean(0).double().numpy()
 
@@ -411,11 +410,8 @@ class LesionSegmentation(_WithDecoder):
 
     def draw(self, model, phantoms, indices, rng) -> dict:
         """Return patches and the lesion in them."""
-        shifts = self._shifts(len(indices), rng)
-        pairs = list(zip(indices, shifts, strict=True))
-        maps = [phantoms.labels("lesion", i, model.spec, s, self.side) for i, s in pairs]
-        true = torch.from_numpy(np.stack(maps)[:, None] >= 128).float()
-        return {"patches": phantoms.batch(indices, model.spec, shifts, self.side), "true": true}
+        patches, maps = self._patches_and_maps("lesion", model, phantoms, indices, rng)
+        return {"patches": patches, "true": torch.from_numpy(maps >= 128).float()}
 
     def loss(self, module, head, batch) -> Tensor:
         """Return Dice loss plus binary cross-entropy."""
@@ -425,11 +421,8 @@ class LesionSegmentation(_WithDecoder):
     def scores(self, model, module, head, phantoms, indices, rng) -> np.ndarray:
         """Return the Dice coefficient of each lesion; NaN if it fills no voxel of the grid."""
         batch = self.draw(model, phantoms, indices, rng)
-        found = []
-        with torch.inference_mode():
-            for x in batch["patches"].split(16):
-                found.append(self._drawn(module, head, x.to(_device(module))).cpu() > 0)
-        return _dice(torch.cat(found), batch["true"] > 0.5).double().numpy()
+        found = self._predicted(module, head, batch["patches"]) > 0
+        return _dice(found, batch["true"] > 0.5).double().numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
