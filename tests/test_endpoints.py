@@ -120,7 +120,7 @@ def test_added_value_is_kept_in_its_parts(cohort, X):
     assert set(parts) == {"covariates", "embedding", "both"}
     for name, result in parts.items():
         assert (again[name].scores == result.scores).all()
-    assert len(results.files(model="fmcib")) == 3
+    assert len(results.noted(model="fmcib")) == 3
     direct = probes.added_value(
         X.loc[careful.y.index],
         probes.design(careful.table, ["size_mm"]),

@@ -201,4 +201,4 @@ def test_commands_export_and_check(cohort, tmp_path, monkeypatch):
     assert checked.exit_code == 1
     assert "mine.json: ok" in checked.output
     assert "'results' is missing" in checked.output
-    assert results.files(model="mine")
+    assert results.noted(model="mine")

@@ -27,7 +27,9 @@ def of(*parts) -> str:
 
     def add(part) -> None:
         if isinstance(part, pd.DataFrame):
-            add([part.index, list(part.columns), *(part[c].to_numpy() for c in part.columns)])
+            one_kind = len(set(part.dtypes)) == 1
+            values = [part] if one_kind else [part[c] for c in part.columns]
+            add([part.index, list(part.columns), *(v.to_numpy() for v in values)])
         elif isinstance(part, pd.Series):
             add([part.index, part.to_numpy()])
         elif isinstance(part, pd.Index):
@@ -85,14 +87,17 @@ def reached(modules) -> list[Path]:
 
 @functools.lru_cache(maxsize=1024)
 def imported(source: str) -> frozenset[str]:
-    """Return the dotted names from :data:`PACKAGES` that a source imports, anywhere in it."""
+    """Return the modules of :data:`PACKAGES` that a source imports, anywhere in it.
+
+    ``from package import module`` counts as the module alone, not as all of its package.
+    """
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            names.update(part if _files(part) else node.module for part in parts)
     return frozenset(name for name in names if name.split(".")[0] in PACKAGES)
 
 

@@ -60,9 +60,9 @@ class Endpoint:
             )
         return X.loc[self.y.index]
 
-    def _kept(self, model: str, probe: str, protocol: str, weights, inputs, compute) -> ProbeResult:
-        return results.kept(
-            compute,
+    def _note(self, result: ProbeResult, model, probe, protocol, weights=None) -> ProbeResult:
+        return results.note(
+            result,
             cohort=self.cohort.card.key,
             model=model,
             probe=probe,
@@ -71,8 +71,12 @@ class Endpoint:
             seed=self.seed,
             edition=self.cohort.edition,
             weights=weights,
-            inputs=[self.y, self.groups, self.splits, *inputs],
         )
+
+    def _run(self, function, X, *options, **more):
+        """Return what a function of ``probes`` makes of the lesions of the endpoint."""
+        groups = self.groups
+        return results.computed(function, X, self.y, self.splits, *options, groups=groups, **more)
 
     def probe(
         self, model: str, X: pd.DataFrame, probe: str = "knn", *, weights: str | None = None
@@ -89,14 +93,8 @@ class Endpoint:
         weights : str, optional
             One of ``plots.WEIGHTS``.
         """
-        X = self._of(X)
-
-        def compute():
-            return probes.run_probe(
-                X, self.y, self.splits, probe, protocol=self.protocol, groups=self.groups
-            )
-
-        return self._kept(model, probe, self.protocol, weights, [X], compute)
+        result = self._run(probes.run_probe, self._of(X), probe, protocol=self.protocol)
+        return self._note(result, model, probe, self.protocol, weights)
 
     def frozen(self, X: pd.DataFrame, number: int = 0) -> LinearProbe:
         """Return the careful linear probe of one split, fitted, to score changed scans with.
@@ -117,16 +115,10 @@ class Endpoint:
         self, model: str, X: pd.DataFrame, shots: Iterable[int], *, weights: str | None = None
     ) -> dict[int, ProbeResult]:
         """Score nearest neighbours fitted on a few lesions per class, one result per number."""
-        X = self._of(X)
-
-        def compute(count):
-            found = probes.few_shot(X, self.y, self.splits, [count], self.seed, groups=self.groups)
-            return found[count]
-
-        return {
-            n: self._kept(model, f"{n}-shot", "published", weights, [X], lambda n=n: compute(n))
-            for n in shots
-        }
+        found = self._run(probes.few_shot, self._of(X), list(shots), self.seed)
+        for n, result in found.items():
+            self._note(result, model, f"{n}-shot", "published", weights)
+        return found
 
     def ensemble(
         self,
@@ -141,14 +133,8 @@ class Endpoint:
         The splits are those of the endpoint, whatever the protocol of the ensemble.
         """
         used = {name: self._of(X) for name, X in features.items()}
-
-        def compute():
-            return probes.ensemble(
-                used, self.y, self.splits, method, protocol=protocol, groups=self.groups
-            )
-
-        inputs = [list(used), *used.values()]
-        return self._kept(f"{method} of {len(used)}", "knn", protocol, weights, inputs, compute)
+        result = self._run(probes.ensemble, used, method, protocol=protocol)
+        return self._note(result, f"{method} of {len(used)}", "knn", protocol, weights)
 
     def score(self, name: str, column: str, direction: int) -> ProbeResult:
         """Score a covariate as it stands; missing values take its median."""
@@ -156,10 +142,8 @@ class Endpoint:
         return self._unfitted(name, values.fillna(values.median()))
 
     def _unfitted(self, name: str, values: pd.Series) -> ProbeResult:
-        def compute():
-            return probes.run_score(values, self.y, self.splits, groups=self.groups, name=name)
-
-        return self._kept(name, "score", "unfitted", None, [values], compute)
+        result = self._run(probes.run_score, values, name=name)
+        return self._note(result, name, "score", "unfitted")
 
     def rulers(self) -> dict[str, ProbeResult]:
         """Score what takes no fit at all: ``size`` and ``clinical score``, where there are any."""
@@ -247,12 +231,8 @@ class Endpoint:
         X : DataFrame, index ``lesion_id``
             None missing, see :meth:`covariates`.
         """
-        X = self._of(X)
-
-        def compute():
-            return probes.run_probe(X, self.y, self.splits, "linear", groups=self.groups)
-
-        return self._kept(name, "linear", "careful", None, [X], compute)
+        result = self._run(probes.run_probe, self._of(X), "linear")
+        return self._note(result, name, "linear", "careful")
 
     def added_value(
         self, model: str, X: pd.DataFrame, columns: list[str], *, weights: str | None = None
@@ -267,26 +247,13 @@ class Endpoint:
             Covariates of the table.
         """
         X, known = self._of(X), probes.design(self.table, columns)
-        made: dict[str, ProbeResult] = {}
-
-        def compute(part):
-            if not made:
-                found = probes.added_value(X, known, self.y, self.splits, groups=self.groups)
-                made.update(found)
-            return made[part]
-
-        name = "+".join(columns)
-        return {
-            part: self._kept(
-                model,
-                f"nested {name} {part}",
-                "careful",
-                weights,
-                [X, known],
-                lambda part=part: compute(part),
-            )
-            for part in ("covariates", "embedding", "both")
-        }
+        found = results.computed(
+            probes.added_value, X, known, self.y, self.splits, groups=self.groups
+        )
+        for part, result in found.items():
+            probe = f"nested {'+'.join(columns)} {part}"
+            self._note(result, model, probe, "careful", weights)
+        return found
 
 
 def endpoint(
@@ -353,7 +320,7 @@ def handcrafted_features(cohort: Cohort) -> pd.DataFrame:
     images = [Path(path).stat() for path in table["image_path"].unique()]
     state = [(image.st_size, image.st_mtime_ns) for image in images]
     code = digests.of_file(handcrafted.__file__)
-    digest = results.fingerprint(cohort.card.key, cohort.edition, table, state, code)[:16]
+    digest = digests.of(cohort.card.key, cohort.edition, table, state, code)[:16]
     path = settings.cache_dir() / "handcrafted" / f"{digest}.parquet"
     if not path.exists():
         found = handcrafted.cohort_features(cohort)

@@ -1,271 +1,157 @@
-"""Results of probes as immutable files: tables and prose are built from them and nothing else.
+"""Results of probes: computed once, noted by what they are of; and the published figures.
 
-A file is named after everything that its numbers depend on: the data (a fingerprint of features,
-labels, patients and splits), the settings, the code of probes and statistics, and the versions of
-the libraries. The same inputs find the same file; other inputs make another one; no file is ever
-written again. Its text holds its own checksum, so a damaged file is found when it is read.
+:func:`computed` is ``joblib.Memory`` with a key of our own: what goes into a function, the code of
+probes and statistics, and the versions of the libraries. :func:`note` writes a result under its
+cohort, model and probe, where :func:`table` finds the one that was used last. Results of other
+code lie in another folder and are never read.
 """
 
-import dataclasses
 import functools
-import hashlib
 import importlib.metadata
-import json
-import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 
-from tumorbench_utils import settings, stats
+from tumorbench_utils import digests, settings, stats
 from tumorbench_utils.files import atomic_path, inside
 from tumorbench_utils.probes import ProbeResult
 
-#: What tells results apart; each is a column of :func:`table`.
-KEYS = ("cohort", "model", "probe", "protocol", "splits", "seed", "edition", "weights")
+#: What a result is of. The first five name its file; each is a column of :func:`table`.
+KEYS = ("cohort", "model", "probe", "protocol", "edition", "splits", "seed", "weights")
 
 _LIBRARIES = ("numpy", "pandas", "scikit-learn", "scipy", "tumorbench-utils")
-_FORMAT = 1
 
 
 class ResultError(ValueError):
     """A file of results that is damaged or not one."""
 
 
-def folder() -> Path:
-    """Return the folder of the results: ``results`` in the cache."""
-    return settings.cache_dir() / "results"
-
-
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions that results depend on; ``code`` is a digest of probes and statistics."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for name in ("probes", "stats"):
-        for path in sorted((package / name).rglob("*.py")):
-            digest.update(path.relative_to(package).as_posix().encode())
-            digest.update(path.read_bytes())
     found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {**found, "code": digest.hexdigest()[:12]}
+    code = digests.of_code("tumorbench_utils.probes", "tumorbench_utils.stats")
+    return {**found, "code": code[:12]}
 
 
-def fingerprint(*parts) -> str:
-    """Return a digest of arrays, frames, splits and plain values, in their order.
-
-    Parameters
-    ----------
-    *parts : ndarray, DataFrame, Series, Index, None, str, number, or (nested) sequences of them
-    """
-    digest = hashlib.sha256()
-
-    def add(part) -> None:
-        if isinstance(part, pd.DataFrame | pd.Series):
-            add(part.index)
-            add(part.to_numpy())
-        elif isinstance(part, pd.Index):
-            add("\0".join(map(str, part)))
-        elif isinstance(part, np.ndarray) and part.dtype != object:
-            digest.update(f"array {part.dtype.str} {part.shape};".encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
-        elif isinstance(part, np.ndarray | list | tuple):
-            digest.update(f"list {len(part)};".encode())
-            for item in part:
-                add(item)
-        else:
-            digest.update(f"{type(part).__name__} {part!r};".encode())
-
-    add(parts)
-    return digest.hexdigest()
+def folder() -> Path:
+    """Return the folder of the results of today's code, in the cache."""
+    return settings.cache_dir() / "results" / versions()["code"]
 
 
-def kept(
-    compute: Callable[[], ProbeResult],
-    *,
-    cohort: str,
-    model: str,
-    probe: str,
-    protocol: str,
-    splits: str,
-    seed: int,
-    edition: str,
-    inputs: Iterable,
-    weights: str | None = None,
-) -> ProbeResult:
-    """Return a result from its file, or compute it and keep it.
+def computed(function: Callable, *args, **options):
+    """Return ``function(*args, **options)``, from the cache if it was computed before.
 
     Parameters
     ----------
-    compute : callable () -> ProbeResult
-        Called only if there is no file for these inputs.
-    cohort, model, probe, protocol : str
-        What was scored; they are parts of the path.
-    splits : str
-        How cases were split, for example ``"grouped"`` or ``"reference"``.
-    seed : int
-        Of the splits.
-    edition : str
-    inputs : iterable
-        Everything that the numbers depend on, for :func:`fingerprint`: features, labels, splits,
-        patients, options.
-    weights : str, optional
-        One of ``plots.WEIGHTS`` where a network was used.
+    function : callable
+        One of ``probes``: the digest of its code is part of the key.
+    *args, **options
+        Arrays, frames, splits and plain values; what they hold is part of the key.
 
-    Returns
-    -------
-    ProbeResult
+    Notes
+    -----
+    A file of the cache that cannot be read is computed again, with a warning.
 
-    Raises
-    ------
-    ResultError
-        If the file is there but damaged; it is left as it is, to be looked at or deleted.
-    ValueError
-        If a name is empty or leads out of the folder of results.
+    See Also
+    --------
+    joblib.Memory : does the work; its own key would not notice changed code or libraries.
     """
-    values = (cohort, model, probe, protocol, splits, seed, edition, weights)
-    meta = dict(zip(KEYS, values, strict=True))
-    for name in ("cohort", "model", "probe", "protocol", "splits", "edition"):
-        if not isinstance(meta[name], str) or not meta[name] or "/" in meta[name]:
-            raise ValueError(f"{name} must be a name without slashes, not {meta[name]!r}")
-    digest = fingerprint(meta, versions(), list(inputs))[:16]
-    name = f"{probe}-{protocol}-{splits}-s{seed}-{edition}-{digest}.json".replace(" ", "_")
-    path = inside(folder(), Path(cohort) / model / name)
-    if not path.exists():
-        _write(path, meta, digest, compute())
-    return read(path)[1]
+    # Compressed files carry a checksum, so that a damaged one is no wrong number.
+    memory = joblib.Memory(settings.cache_dir() / "memory", verbose=0, compress=True)
+    key = digests.of(function.__module__, function.__qualname__, versions(), args, options)
+    return memory.cache(_call, ignore=["function", "args", "options"])(key, function, args, options)
 
 
-def _write(path: Path, meta: dict, digest: str, result: ProbeResult) -> None:
-    columns = [[name, column.tolist()] for name, column in result.predictions.items()]
-    fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
-    fields.update(scores=result.scores.tolist(), predictions=columns)
-    body = {"format": _FORMAT, **meta, "inputs": digest, "versions": versions(), "result": fields}
-    text = _text(body)
-    body["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    with atomic_path(path) as part:
-        part.write_text(_text(body), encoding="utf-8")
-        os.chmod(part, 0o444)
+def _call(key: str, function: Callable, args: tuple, options: dict):
+    return function(*args, **options)
 
 
-def _text(body: dict) -> str:
-    def plain(value):
-        if isinstance(value, np.generic):
-            return value.item()
-        raise TypeError(f"a result cannot hold {type(value).__name__} {value!r}")
+def note(result: ProbeResult, **facts) -> ProbeResult:
+    """Write a result under its names, in place of the one that was used before; return it.
 
-    return json.dumps(body, sort_keys=True, indent=1, default=plain)
-
-
-def read(path: str | os.PathLike) -> tuple[dict, ProbeResult]:
-    """Read one file of results.
-
-    Returns
-    -------
-    meta : dict
-        :data:`KEYS`, ``inputs`` (fingerprint) and ``versions``.
+    Parameters
+    ----------
     result : ProbeResult
-
-    Raises
-    ------
-    ResultError
-        If the file is damaged, changed, of another format, or no result at all.
+    **facts
+        A value for each of :data:`KEYS`.
     """
+    parts = [re.sub(r"[^\w.+-]", "_", str(facts[key])) for key in KEYS[:5]]
+    file = Path(*parts[:2], "-".join(parts[2:]) + ".joblib")
+    path, digest = inside(folder(), file), digests.of(result.scores, result.predictions)[:16]
+    facts = {**facts, "digest": digest, "file": file.as_posix()}
+    if not path.exists() or _read(path)[0] != facts:
+        with atomic_path(path) as part:
+            joblib.dump((facts, result), part, compress=True)
+    return result
+
+
+def _read(path: Path) -> tuple[dict, ProbeResult]:
     try:
-        body = json.loads(Path(path).read_text(encoding="utf-8"))
-        checksum = body.pop("sha256")
-        whole = checksum == hashlib.sha256(_text(body).encode()).hexdigest()
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ResultError(f"{path} is no file of results: delete it ({error})") from None
-    if not whole:
-        raise ResultError(f"{path} was changed or damaged after it was written: delete it")
-    if body.pop("format") != _FORMAT:
-        raise ResultError(f"{path} was written by another version: delete it")
-    fields = body.pop("result")
-    fields["scores"] = np.array(fields["scores"])
-    fields["predictions"] = pd.DataFrame(dict(fields["predictions"]))
-    return body, ProbeResult(**fields)
+        return joblib.load(path)
+    except Exception as error:  # a damaged file can fail in any way
+        raise ResultError(f"{path} is damaged or no file of results: delete it ({error})") from None
 
 
-def files(**wanted) -> list[Path]:
-    """Return the files of results, the oldest first.
+def noted(**wanted) -> list[tuple[dict, ProbeResult]]:
+    """Return facts and result of all that was noted, sorted by name.
 
     Parameters
     ----------
     **wanted
         Values of :data:`KEYS` to keep, for example ``cohort="luna16"``; None keeps all.
+
+    Raises
+    ------
+    KeyError
+        If a key is not known.
+    ResultError
+        If a file is damaged; it is left as it is, to be looked at or deleted.
     """
-    for key in wanted:
-        if key not in KEYS:
-            raise ValueError(settings.unknown("key of a result", key, KEYS))
-    root = folder()
-    paths = root.glob("*/*/*.json") if root.is_dir() else []
-    # Folders are named after cohort and model, so most files need not be opened.
+    for key in set(wanted) - set(KEYS):
+        raise KeyError(settings.unknown("key of a result", key, KEYS))
     wanted = {key: value for key, value in wanted.items() if value is not None}
-    paths = [
-        path
-        for path in paths
-        if not path.name.startswith(".part-")
-        and path.parent.parent.name == wanted.get("cohort", path.parent.parent.name)
-        and path.parent.name == wanted.get("model", path.parent.name)
-    ]
-    paths.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
-    return [
-        path for path in paths if all(read(path)[0][key] == value for key, value in wanted.items())
-    ]
+    found = [_read(path) for path in sorted(folder().glob("*/*/[!.]*.joblib"))]
+    return [f for f in found if all(f[0][key] == value for key, value in wanted.items())]
 
 
 def table(**wanted) -> pd.DataFrame:
-    """Return one row per result.
-
-    Parameters
-    ----------
-    **wanted
-        As for :func:`files`.
+    """Return one row per result; arguments and errors as for :func:`noted`.
 
     Returns
     -------
     DataFrame
-        :data:`KEYS`, ``metric``, ``mean``, ``low`` and ``high`` (corrected interval),
-        ``n_splits``, ``n_test``, ``code`` (digest of the code that made it), ``file``. Where
-        inputs, code or versions changed there are several rows for one key; the last is the newest.
+        :data:`KEYS`, ``metric``, ``mean``, ``low`` and ``high`` (95%, corrected for overlap),
+        ``n_splits``, ``n_test``, ``file``.
     """
     rows = []
-    for path in files(**wanted):
-        meta, result = read(path)
+    for facts, result in noted(**wanted):
         low, high = np.nan, np.nan
         if len(result.scores) > 1 and np.isfinite(result.scores).all():
             low, high = stats.corrected_interval(result.scores, result.n_train, result.n_test)
-        rows.append(
-            {
-                **{key: meta[key] for key in KEYS},
-                "metric": result.metric,
-                "mean": result.mean,
-                "low": low,
-                "high": high,
-                "n_splits": len(result.scores),
-                "n_test": result.n_test,
-                "code": meta["versions"]["code"],
-                "file": path.relative_to(folder()).as_posix(),
-            }
-        )
-    columns = [*KEYS, "metric", "mean", "low", "high", "n_splits", "n_test", "code", "file"]
+        interval = [result.metric, result.mean, low, high]
+        counts = [len(result.scores), result.n_test, facts["file"]]
+        rows.append([*map(facts.get, KEYS), *interval, *counts])
+    columns = [*KEYS, "metric", "mean", "low", "high", "n_splits", "n_test", "file"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def newest(cohort: str, model: str, **wanted) -> ProbeResult:
-    """Return the newest result of a model on a cohort.
+    """Return the result of a model on a cohort that was used last.
 
     Raises
     ------
     KeyError
         If there is none; the message says which models have results on that cohort.
     """
-    found = files(cohort=cohort, model=model, **wanted)
-    if not found:
-        there = sorted({path.parent.name for path in files(cohort=cohort, **wanted)})
-        raise KeyError(settings.unknown(f"model with results on {cohort}", model, there))
-    return read(found[-1])[1]
+    found = {facts["model"]: result for facts, result in noted(cohort=cohort, **wanted)}
+    if model not in found:
+        raise KeyError(settings.unknown(f"model with results on {cohort}", model, found))
+    return found[model]
 
 
 def published(name: str) -> pd.DataFrame:

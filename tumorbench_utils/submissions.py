@@ -243,7 +243,7 @@ def submission(
 
 
 def kept_results(model: str, edition: str) -> dict[tuple[str, str, str], ProbeResult]:
-    """Return the newest kept result of a model per cohort, probe and protocol.
+    """Return the kept results of a model by cohort, probe and protocol.
 
     Raises
     ------
@@ -251,13 +251,12 @@ def kept_results(model: str, edition: str) -> dict[tuple[str, str, str], ProbeRe
         If there is none.
     """
     found = {}
-    for path in results.files(model=model, edition=edition):
-        meta, result = results.read(path)
+    for meta, result in results.noted(model=model, edition=edition):
         own = meta["splits"] == _SPLITS.get(meta["protocol"]) and meta["probe"] in ("knn", "linear")
         if own and result.metric == "auc":
             found[tuple(meta[name] for name in KEYS)] = result
     if not found:
-        there = sorted({path.parent.name for path in results.files(edition=edition)})
+        there = sorted({meta["model"] for meta, _ in results.noted(edition=edition)})
         kind = f"model with results in the {edition} edition"
         raise KeyError(settings.unknown(kind, model, there))
     return found

@@ -23,7 +23,7 @@ def listing(
     protocol: Protocol = None,
     edition: Edition = None,
 ) -> None:
-    """List the results that were kept, one line each, the newest last."""
+    """List the results that were kept: the one that was used last for each name."""
     if context.invoked_subcommand:
         return
     from tumorbench_utils import results as kept
@@ -32,9 +32,9 @@ def listing(
     if table.empty:
         print(f"no results in {kept.folder()}; chapters and `tumorbench book` make them")
         return
-    shown = table.drop(columns=["code", "metric"]).rename(columns={"mean": "auc"})
+    shown = table.drop(columns="metric").rename(columns={"mean": "auc"})
     if (table["metric"] != "auc").any():
-        shown = table.drop(columns=["code"])
+        shown = table
     print(shown.to_string(index=False, float_format="%.3f", na_rep="-"))
     print(f"{len(table)} results in {kept.folder()}; intervals: 95%, corrected for overlap")
 
