@@ -104,21 +104,21 @@ def test_constant_features_stay_as_they_are():
 def test_bad_input_is_named():
     X, scanner = simulated()
     fitted = ComBat().fit(X[scanner != "C"], scanner)
-    with pytest.raises(RobustnessError, match="scanner 'C' was not among the training rows"):
+    with pytest.raises(RobustnessError, match="training rows: C"):
         fitted.transform(X, scanner)
-    with pytest.raises(RobustnessError, match="one only"):
+    with pytest.raises(RobustnessError, match="'A': 30"):
         ComBat().fit(X[scanner == "A"], scanner)
-    with pytest.raises(RobustnessError, match="'B' has one training row"):
+    with pytest.raises(RobustnessError, match="'B': 1"):
         ComBat().fit(X.iloc[:31], scanner)
     with pytest.raises(RobustnessError, match="11 came"):
         fitted.transform(X.iloc[:5, :11], scanner)
-    with pytest.raises(RobustnessError, match="'l0' has none"):
+    with pytest.raises(RobustnessError, match="look at 'l0'"):
         fitted.transform(X, scanner.drop("l0"))
     with pytest.raises(RobustnessError, match="missing or infinite"):
         ComBat().fit(X.where(X < 2), scanner)
-    with pytest.raises(RobustnessError, match="missing or infinite"):
+    with pytest.raises(RobustnessError, match="scanner is missing"):
         ComBat().fit(X.to_numpy(), scanner.where(scanner != "A").to_numpy())
-    with pytest.raises(RobustnessError, match="shape"):
+    with pytest.raises(RobustnessError, match="5 rows where 90"):
         ComBat().fit(X.to_numpy(), scanner.to_numpy()[:5])
     with pytest.raises(RobustnessError, match="numbers"):
         ComBat().fit(X.astype(object).where(X < 2, "high"), scanner)

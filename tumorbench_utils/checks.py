@@ -92,10 +92,10 @@ def aligned(y, values, name: str, *, strict: bool = False, error=InputError):
     error : type
         Subclass of :class:`InputError` that is raised.
     """
-    if len(values) != len(y):
-        raise error(f"{name} has {len(values)} rows where {len(y)} are needed")
     indexes = [v.index for v in (y, values) if isinstance(v, pd.Series | pd.DataFrame)]
     if len(indexes) < 2:
+        if len(values) != len(y):
+            raise error(f"{name} has {len(values)} rows where {len(y)} are needed")
         if strict and indexes and not indexes[0].equals(pd.RangeIndex(len(y))):
             raise error(
                 f"{name} and y: one names its rows and the other does not; give both with the "
@@ -108,7 +108,7 @@ def aligned(y, values, name: str, *, strict: bool = False, error=InputError):
     apart = own.symmetric_difference(wanted)
     if len(apart) or not (own.is_unique and wanted.is_unique):
         example = apart[0] if len(apart) else own[own.duplicated() | wanted.duplicated()][0]
-        raise error(f"{name} and y are not of the same rows, once each: look at {example!r}")
+        raise error(f"{name} is not of the same rows, once each: look at {example!r}")
     return values.reindex(wanted)
 
 

@@ -12,20 +12,14 @@ from tumorbench_utils.robustness.agreement import (
     icc,
     repeatability_coefficient,
     within_cv,
-    within_sd,
 )
-from tumorbench_utils.robustness.components import (
-    reproducibility_coefficient,
-    variance_components,
-)
+from tumorbench_utils.robustness.components import reproducibility_coefficient, variance_components
 from tumorbench_utils.robustness.embeddings import (
     collapse,
     component_icc,
     discriminability,
-    effective_rank,
     profile,
     reidentification,
-    reliable_share,
     whitened_cosine,
 )
 from tumorbench_utils.robustness.harmonisation import ComBat
@@ -40,7 +34,6 @@ __all__ = [
     "collapse",
     "component_icc",
     "discriminability",
-    "effective_rank",
     "encode_scans",
     "icc",
     "jitter",
@@ -48,7 +41,6 @@ __all__ = [
     "perturb",
     "profile",
     "reidentification",
-    "reliable_share",
     "repeatability_coefficient",
     "reproducibility_coefficient",
     "shifts",
@@ -56,5 +48,4 @@ __all__ = [
     "variance_components",
     "whitened_cosine",
     "within_cv",
-    "within_sd",
 ]

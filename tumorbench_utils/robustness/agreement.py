@@ -5,154 +5,80 @@ Obuchowski and Bullen (2018). Subjects are independent: with several lesions of 
 one of them or the patient's mean.
 """
 
-from numbers import Real
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from tumorbench_utils.settings import unknown
-from tumorbench_utils.stats.checks import floats
+from tumorbench_utils import checks
+from tumorbench_utils.stats import Estimate
 
-
-class RobustnessError(ValueError):
-    """Measurements from which a repeatability or an agreement cannot be computed."""
-
-
-class Estimate(NamedTuple):
-    """A value and the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def numbers(values, name: str) -> np.ndarray:
-    """Return finite real numbers as float64, of any shape.
-
-    Raises
-    ------
-    RobustnessError
-        If one is text, a date, complex, missing or infinite, or so large or small that its square
-        cannot be told from infinity or zero.
-    """
-    try:
-        array = floats(values)
-    except (TypeError, ValueError) as error:
-        raise RobustnessError(f"{name} must hold numbers: {error}") from error
-    if not np.isfinite(array).all():
-        row = int(np.argwhere(~np.isfinite(array))[0][0]) if array.ndim else 0
-        raise RobustnessError(f"{name} is missing or infinite at position {row}")
-    largest = np.abs(array).max(initial=0)
-    if largest > 1e100 or 0 < largest < 1e-100:
-        raise RobustnessError(
-            f"{name} holds values of the order of {largest:.0e}, whose squares cannot be computed; "
-            "use another unit"
-        )
-    return array
-
-
-def joined(first, second):
-    """Return the second measurement in the order of the first, by subject (and by column).
-
-    An array says nothing of subjects: with one, order is taken as given.
-
-    Raises
-    ------
-    RobustnessError
-        If a subject stands twice or lacks one of the two, or if columns differ.
-    """
-    if not all(isinstance(x, pd.DataFrame | pd.Series) for x in (first, second)):
-        return second
-    for name, frame in (("first", first), ("second", second)):
-        if not frame.index.is_unique:
-            twice = frame.index[frame.index.duplicated()][0]
-            raise RobustnessError(f"{name} holds the subject {twice!r} twice")
-    apart = first.index.symmetric_difference(second.index)
-    if len(apart):
-        raise RobustnessError(
-            f"{len(apart)} subjects were measured once only, for example {apart[0]!r}; leave "
-            "them out of both"
-        )
-    second = second.reindex(first.index)
-    if not all(isinstance(x, pd.DataFrame) for x in (first, second)):
-        return second
-    if not (first.columns.is_unique and set(first.columns) == set(second.columns)):
-        raise RobustnessError("the columns of the two measurements differ, or one stands twice")
-    return second[first.columns]
-
-
-def paired(first, second, minimum: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Return two measurements per subject as float64 vectors of one order.
-
-    Parameters
-    ----------
-    first, second : array-like, shape (n,)
-        Two Series are joined by their index, never by position.
-    minimum : int
-        Fewest subjects.
-
-    Raises
-    ------
-    RobustnessError
-        If a subject lacks one of the two, stands twice, or a value is missing or not a number.
-    """
-    second = joined(first, second)
-    first, second = numbers(first, "first"), numbers(second, "second")
-    for name, array in (("first", first), ("second", second)):
-        if array.ndim != 1:
-            raise RobustnessError(f"{name} must have one dimension, not the shape {array.shape}")
-    if len(first) != len(second):
-        raise RobustnessError(
-            f"the measurements are not paired: {len(first)} first, {len(second)} second"
-        )
-    if len(first) < minimum:
-        raise RobustnessError(f"at least {minimum} subjects are needed, not {len(first)}")
-    return first, second
-
-
-def tail_of(level: float) -> float:
-    """Return the probability on either side of an interval of this level."""
-    if isinstance(level, bool) or not isinstance(level, Real) or not 0 < level < 1:
-        raise RobustnessError(f"level is a number between 0 and 1, not {level!r}")
-    return (1 - level) / 2
-
-
-def _root_of_mean_square(mean_square: float, n: int, level: float) -> Estimate:
-    """Interval of a standard deviation whose n squares have one degree of freedom each."""
-    tail = tail_of(level)
-    value = np.sqrt(mean_square)
-    low, high = (value * np.sqrt(n / sps.chi2.ppf(q, n)) for q in (1 - tail, tail))
-    return Estimate(float(value), float(low), float(high))
-
-
-def within_sd(first, second, *, level: float = 0.95) -> Estimate:
-    """Return the within-subject standard deviation, in the unit of the measurement.
-
-    ``wSD² = Σ d² / 2n`` for differences d (a shift between the two counts as variation); the
-    interval is the chi-squared one with n degrees of freedom.
-
-    Parameters
-    ----------
-    first, second : array-like, shape (n,)
-    level : float
-
-    Returns
-    -------
-    value, low, high : float
-
-    Raises
-    ------
-    RobustnessError
-        As :func:`paired`.
-    """
-    first, second = paired(first, second)
-    return _root_of_mean_square(np.mean((first - second) ** 2) / 2, len(first), level)
-
+#: Quantiles at the ends of a 95% interval.
+ENDS = (0.025, 0.975)
 
 #: Two measurements of one subject differ by less than this many within-subject SD in 95% of cases.
 REPEATABILITY = float(sps.norm.ppf(0.975) * np.sqrt(2))
+
+
+class RobustnessError(checks.InputError):
+    """Measurements from which a repeatability or an agreement cannot be computed."""
+
+
+def paired(first, second, minimum: int = 3, ndim: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return two measurements per subject as float64 arrays of one order.
+
+    Parameters
+    ----------
+    first, second : array-like, shape (n,), or (n, d) where `ndim` is 2
+        Two pandas objects are joined by their index and columns, never by position.
+    minimum : int
+        Fewest subjects.
+    ndim : int
+        2: embeddings; a vector counts as one feature.
+
+    Raises
+    ------
+    RobustnessError
+        If a subject lacks one of the two or stands twice, features differ, a value is missing or
+        no number, or values are so large or small that their squares cannot be told from infinity
+        or zero.
+    """
+    both = [x for x in (first, second) if isinstance(x, pd.Series | pd.DataFrame)]
+    if not all(axis.is_unique for x in both for axis in x.axes):
+        raise RobustnessError("a subject or a feature stands twice in one of the measurements")
+    second = checks.aligned(first, second, "second", error=RobustnessError)
+    if [x.ndim for x in both] == [2, 2]:
+        second = checks.aligned(first.T, second.T, "second, features", error=RobustnessError).T
+    first, second = (
+        checks.numbers(x, name, ndim=min(ndim, max(np.ndim(x), 1)), error=RobustnessError)
+        for name, x in (("first", first), ("second", second))
+    )
+    largest = max(np.abs(first).max(initial=0), np.abs(second).max(initial=0))
+    right = len(first) >= minimum and first.shape == second.shape and first.size
+    if not right or largest > 1e100 or 0 < largest < 1e-100:
+        raise RobustnessError(
+            f"two measurements of at least {minimum} subjects with the same features are needed, "
+            f"whose squares are numbers too; these are {first.shape} and {second.shape}, values up "
+            f"to {largest:.0e}"
+        )
+    return (first, second) if ndim == 1 else (as_columns(first), as_columns(second))
+
+
+def as_columns(values: np.ndarray) -> np.ndarray:
+    """Return a vector (n,) as one column (n, 1), a table as it is."""
+    return values.reshape(len(values), -1)
+
+
+def tails(level: float) -> tuple[float, float]:
+    """Return the probabilities below the ends of an interval of this level."""
+    tail = (1 - checks.share(level)) / 2
+    return tail, 1 - tail
+
+
+def _root_mean(squares: np.ndarray, factor: float, level: float) -> Estimate:
+    """Estimate a standard deviation from squares with one degree of freedom each."""
+    n, value = len(squares), factor * np.sqrt(squares.mean())
+    low, high = value * np.sqrt(n / sps.chi2.ppf(tails(level)[::-1], n))
+    return Estimate(value, low, high, "chi-squared")
 
 
 def repeatability_coefficient(
@@ -160,29 +86,38 @@ def repeatability_coefficient(
 ) -> Estimate:
     """Return the repeatability coefficient: RC, or %RC.
 
-    Two measurements of one unchanged subject differ by less in 95% of cases.
+    Two measurements of one unchanged subject differ by less in 95% of cases. ``1.96 √2 wSD`` with
+    the within-subject standard deviation ``wSD² = Σ d² / 2n`` of the differences d; a shift
+    between the two measurements counts as variation.
 
     Parameters
     ----------
     first, second : array-like, shape (n,)
     relative : bool
-        False: ``1.96 √2 wSD``, in the unit of the measurement. True: ``100 · 1.96 √2 wCV``, in per
-        cent of the measurement, for errors that grow with it.
+        False: in the unit of the measurement. True: ``100 · 1.96 √2 wCV``, in per cent of the
+        measurement, for errors that grow with it.
     level : float
+        Of the chi-squared interval with n degrees of freedom.
 
     Returns
     -------
-    value, low, high : float
+    Estimate
 
     Raises
     ------
     RobustnessError
-        As :func:`within_sd`, or :func:`within_cv` where `relative`.
+        As :func:`paired`, or :func:`within_cv` where `relative`.
+
+    References
+    ----------
+    .. [1] Raunig et al. (2015), Quantitative imaging biomarkers: a review of statistical methods
+       for technical performance assessment. Stat Methods Med Res 24(1).
     """
     if relative:
         found = within_cv(first, second, level=level)
-        return Estimate(*(100 * REPEATABILITY * x for x in found))
-    return Estimate(*(REPEATABILITY * x for x in within_sd(first, second, level=level)))
+        return Estimate(*(100 * REPEATABILITY * np.array(found)), found.method)
+    first, second = paired(first, second)
+    return _root_mean((first - second) ** 2 / 2, REPEATABILITY, level)
 
 
 def within_cv(first, second, *, level: float = 0.95) -> Estimate:
@@ -198,28 +133,32 @@ def within_cv(first, second, *, level: float = 0.95) -> Estimate:
 
     Returns
     -------
-    value, low, high : float
+    Estimate
 
     Raises
     ------
     RobustnessError
         As :func:`paired`; also if a value is not above zero.
+
+    References
+    ----------
+    .. [1] Obuchowski and Bullen (2018), Quantitative imaging biomarkers: effect of sample size and
+       bias on confidence interval coverage. Stat Methods Med Res 27(10).
     """
     first, second = paired(first, second)
     if min(first.min(), second.min()) <= 0:
         raise RobustnessError(
-            "a coefficient of variation needs measurements above zero; use within_sd or "
-            "repeatability_coefficient for this one"
+            "a coefficient of variation needs measurements above zero; use the repeatability "
+            "coefficient for this one"
         )
-    ratio = (first - second) / ((first + second) / 2)
-    return _root_of_mean_square(np.mean(ratio**2) / 2, len(first), level)
+    return _root_mean(((first - second) / ((first + second) / 2)) ** 2 / 2, 1, level)
 
 
 def bland_altman(first, second, *, level: float = 0.95) -> pd.DataFrame:
     """Return the bias (first minus second) and the 95% limits of agreement with their intervals.
 
-    The intervals of the limits are exact for normal differences (Carkeet 2015), from the
-    non-central t distribution; Bland and Altman's own are approximations to them.
+    The intervals of the limits are exact for normal differences, from the non-central t
+    distribution [2]_; Bland and Altman's own [1]_ are approximations to them.
 
     Parameters
     ----------
@@ -235,73 +174,75 @@ def bland_altman(first, second, *, level: float = 0.95) -> pd.DataFrame:
     ------
     RobustnessError
         As :func:`paired`.
+
+    See Also
+    --------
+    scipy.stats.ttest_rel : Gives the interval of the bias.
+
+    References
+    ----------
+    .. [1] Bland and Altman (1986), Statistical methods for assessing agreement between two methods
+       of clinical measurement. Lancet 327.
+    .. [2] Carkeet (2015), Exact parametric confidence intervals for Bland-Altman limits of
+       agreement. Optom Vis Sci 92(3).
     """
     first, second = paired(first, second)
-    difference = first - second
-    n, mean, sd = len(difference), difference.mean(), difference.std(ddof=1)
-    tail, z = tail_of(level), sps.norm.ppf(0.975)
-    half = sps.t.ppf(1 - tail, n - 1) * sd / np.sqrt(n)
-    inner, outer = (
-        sps.nct.ppf(q, n - 1, z * np.sqrt(n)) * sd / np.sqrt(n) for q in (tail, 1 - tail)
-    )
+    d, n, z = first - second, len(first), sps.norm.ppf(0.975)
+    mean, sd, error = d.mean(), d.std(ddof=1), d.std(ddof=1) / np.sqrt(n)
+    half = sps.t.ppf(tails(level)[1], n - 1) * error
+    inner, outer = sps.nct.ppf(tails(level), n - 1, z * np.sqrt(n)) * error
     return pd.DataFrame(
-        {
-            "value": [mean, mean - z * sd, mean + z * sd],
-            "low": [mean - half, mean - outer, mean + inner],
-            "high": [mean + half, mean - inner, mean + outer],
-        },
+        [
+            [mean, mean - half, mean + half],
+            [mean - z * sd, mean - outer, mean - inner],
+            [mean + z * sd, mean + inner, mean + outer],
+        ],
         index=["bias", "lower", "upper"],
+        columns=["value", "low", "high"],
     )
 
 
-class MeanSquares(NamedTuple):
-    """Mean squares of the two-way layout subjects x two measurements."""
+def icc_by_column(first, second, form: str = "A1", level: float = 0.95) -> np.ndarray:
+    """Return ICC, lower and upper bound of every column, see :func:`icc`; NaN without variance.
 
-    subjects: np.ndarray
-    measurements: np.ndarray
-    residual: np.ndarray
+    Parameters
+    ----------
+    first, second : ndarray, shape (n, d)
 
-
-def mean_squares(first: np.ndarray, second: np.ndarray) -> MeanSquares:
-    """Return the mean squares per column of (n,) or (n, d) measurements."""
-    n = len(first)
-    shift = first - second
-    return MeanSquares(
-        2 * ((first + second) / 2).var(axis=0, ddof=1),
-        n / 2 * shift.mean(axis=0) ** 2,
-        shift.var(axis=0, ddof=1) / 2,
-    )
-
-
-def icc_of(squares: MeanSquares, n: int, form: str, level: float) -> Estimate:
-    """Return the ICC and its interval from mean squares; element by element."""
-    rows, columns, error = squares
-    tail = tail_of(level)
+    Returns
+    -------
+    ndarray, shape (3, d)
+    """
+    checks.one_of(form, "form of the ICC", ("A1", "C1"))
+    n, shift, tail = len(first), first - second, tails(level)[1]
+    # Mean squares of the two-way layout subjects x two measurements.
+    rows = 2 * ((first + second) / 2).var(axis=0, ddof=1)
+    columns = n / 2 * shift.mean(axis=0) ** 2
+    error = shift.var(axis=0, ddof=1) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         if form == "C1":
-            value = (rows - error) / (rows + error)
-            ratio, quantile = rows / error, sps.f.ppf(1 - tail, n - 1, n - 1)
-            low, high = ratio / quantile, ratio * quantile
-            return Estimate(value, (low - 1) / (low + 1), (high - 1) / (high + 1))
-        value = (rows - error) / (rows + error + 2 * (columns - error) / n)
-        a = 2 * value / (n * (1 - value))
-        b = 1 + 2 * value * (n - 1) / (n * (1 - value))
-        freedom = (a * columns + b * error) ** 2
-        freedom = freedom / ((a * columns) ** 2 + (b * error) ** 2 / (n - 1))
-        upper, lower = sps.f.ppf(1 - tail, n - 1, freedom), sps.f.ppf(1 - tail, freedom, n - 1)
-        spread = 2 * columns + (n - 2) * error
-        low = n * (rows - upper * error) / (upper * spread + n * rows)
-        high = n * (lower * rows - error) / (spread + n * lower * rows)
-    return Estimate(value, low, high)
-
-
-def exact(squares: MeanSquares, form: str) -> np.ndarray:
-    """Whether two measurements are equal, or up to a shift where the form forgives it."""
-    return (squares.residual == 0) & ((squares.measurements == 0) | (form == "C1"))
+            value, ratio = (rows - error) / (rows + error), rows / error
+            quantile = sps.f.ppf(tail, n - 1, n - 1)
+            low, high = ((q - 1) / (q + 1) for q in (ratio / quantile, ratio * quantile))
+        else:
+            value = (rows - error) / (rows + error + 2 * (columns - error) / n)
+            # Degrees of freedom by Satterthwaite, as the bounds mix two mean squares.
+            a = 2 * value / (n * (1 - value))
+            b = 1 + 2 * value * (n - 1) / (n * (1 - value))
+            freedom = (a * columns + b * error) ** 2
+            freedom = freedom / ((a * columns) ** 2 + (b * error) ** 2 / (n - 1))
+            upper, lower = sps.f.ppf(tail, n - 1, freedom), sps.f.ppf(tail, freedom, n - 1)
+            spread = 2 * columns + (n - 2) * error
+            low = n * (rows - upper * error) / (upper * spread + n * rows)
+            high = n * (lower * rows - error) / (spread + n * lower * rows)
+    # Equal measurements (up to a shift where the form forgives it) have no error to divide by.
+    exact = (error == 0) & ((columns == 0) | (form == "C1"))
+    found = np.where(exact, 1.0, [value, low, high])
+    return np.where(rows > 0, found, np.nan)
 
 
 def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
-    """Return the intraclass correlation of a single measurement (McGraw and Wong 1996).
+    """Return the intraclass correlation of a single measurement.
 
     Parameters
     ----------
@@ -313,37 +254,34 @@ def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
 
     Returns
     -------
-    value, low, high : float
+    Estimate
         1: the measurements are equal (A1) or equal up to a shift (C1). 0 or less: subjects differ
         no more than measurements do. It depends on how much the subjects differ: quote it with
-        :func:`within_sd`.
+        :func:`repeatability_coefficient`.
 
     Raises
     ------
     RobustnessError
-        As :func:`paired`; also for an unknown form, or if all measurements or the means of all
-        subjects are equal.
+        As :func:`paired`; also if all measurements or the means of all subjects are equal.
+
+    References
+    ----------
+    .. [1] McGraw and Wong (1996), Forming inferences about some intraclass correlation
+       coefficients. Psychol Methods 1(1).
     """
-    if form not in ("A1", "C1"):
-        raise RobustnessError(unknown("form of the ICC", form, ("A1", "C1")))
     first, second = paired(first, second)
-    squares = mean_squares(first, second)
-    scale = max(np.abs(first).max(), np.abs(second).max())
-    if max(squares) <= (1e-14 * scale) ** 2:
-        raise RobustnessError("all measurements are equal: there is no variance to divide")
-    if squares.subjects > 0 and exact(squares, form):
-        return Estimate(1.0, 1.0, 1.0)
-    found = Estimate(*(float(x) for x in icc_of(squares, len(first), form, level)))
-    if not np.isfinite(found).all():
+    found = icc_by_column(as_columns(first), as_columns(second), form, level)[:, 0]
+    scale = np.abs([first, second]).max()
+    if not np.isfinite(found).all() or max(np.ptp(first), np.ptp(second)) <= 1e-14 * scale:
         raise RobustnessError(
-            "the mean of the two measurements is the same for all subjects; an ICC has no interval "
-            "here. Quote within_sd"
+            "all measurements, or the means of the two, are the same for all subjects: an ICC has "
+            "no value or no interval here. Quote the repeatability coefficient"
         )
-    return found
+    return Estimate(*found, "McGraw and Wong")
 
 
 def ccc(first, second, *, level: float = 0.95) -> Estimate:
-    """Return the concordance correlation coefficient (Lin 1989, 2000).
+    """Return the concordance correlation coefficient.
 
     Parameters
     ----------
@@ -353,29 +291,33 @@ def ccc(first, second, *, level: float = 0.95) -> Estimate:
 
     Returns
     -------
-    value, low, high : float
+    Estimate
 
     Raises
     ------
     RobustnessError
-        As :func:`paired`; also if one of the two does not vary.
+        As :func:`paired`; also if one of the two does not vary or they are uncorrelated.
+
+    References
+    ----------
+    .. [1] Lin (1989), A concordance correlation coefficient to evaluate reproducibility.
+       Biometrics 45(1); correction (2000), Biometrics 56(1).
     """
     first, second = paired(first, second)
-    spread = first.std() * second.std()
-    if spread == 0:
-        raise RobustnessError("one of the measurements is the same for all subjects")
     covariance = np.mean((first - first.mean()) * (second - second.mean()))
+    spread = first.std() * second.std()
+    if abs(covariance) <= 1e-12 * spread:
+        raise RobustnessError("the measurements are uncorrelated, or one is the same for all")
     shift = first.mean() - second.mean()
     value = 2 * covariance / (first.var() + second.var() + shift**2)
-    r, u2 = covariance / spread, shift**2 / spread
     if 1 - abs(value) < 1e-12:
-        return Estimate(float(np.sign(value)), float(np.sign(value)), float(np.sign(value)))
-    if abs(r) < 1e-12:
-        raise RobustnessError("the measurements are uncorrelated; Lin's interval does not exist")
+        return Estimate(*[np.sign(value)] * 3, "Lin")
+    r, u2, rest = covariance / spread, shift**2 / spread, 1 - value**2
     variance = (
-        (1 - r**2) * value**2 / ((1 - value**2) * r**2)
-        + 2 * value**3 * (1 - value) * u2 / (r * (1 - value**2) ** 2)
-        - value**4 * u2**2 / (2 * r**2 * (1 - value**2) ** 2)
+        (1 - r**2) * value**2 / (rest * r**2)
+        + 2 * value**3 * (1 - value) * u2 / (r * rest**2)
+        - value**4 * u2**2 / (2 * r**2 * rest**2)
     ) / (len(first) - 2)
-    half = sps.norm.ppf(1 - tail_of(level)) * np.sqrt(max(variance, 0))
-    return Estimate(float(value), *(float(np.tanh(np.arctanh(value) + s * half)) for s in (-1, 1)))
+    half = sps.norm.ppf(tails(level)[1]) * np.sqrt(max(variance, 0))
+    low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
+    return Estimate(value, low, high, "Lin")

@@ -1,24 +1,17 @@
-"""Reproducibility: how much of a measurement is the subject, and how much the scanner.
-
-Terms as in Raunig et al. (2015); components by the analysis of variance (Searle, Casella and
-McCulloch 1992).
-"""
+"""Reproducibility: how much of a measurement is the subject, and how much the scanner."""
 
 import numpy as np
 import pandas as pd
 
-from tumorbench_utils.robustness.agreement import (
-    REPEATABILITY,
-    Estimate,
-    RobustnessError,
-    tail_of,
-)
+from tumorbench_utils import checks
+from tumorbench_utils.robustness.agreement import ENDS, REPEATABILITY, RobustnessError
+from tumorbench_utils.stats import Estimate
 
 
-def variance_components(values, *, n: int = 1000, seed: int = 0, level: float = 0.95):
+def variance_components(values, *, n: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Split the variance of repeated measurements into subjects, conditions and the rest.
 
-    Two crossed random factors; estimates from expected mean squares. A negative estimate means
+    Two crossed random factors; estimates from expected mean squares [1]_. A negative estimate means
     that a component is smaller than its noise: it is set to 0 and marked.
 
     Parameters
@@ -27,9 +20,8 @@ def variance_components(values, *, n: int = 1000, seed: int = 0, level: float = 
         For example one feature of the same lesions on several scanners. Without replicates the
         interaction is part of ``residual``.
     n : int
-        Bootstrap resamples of subjects for the intervals.
+        Bootstrap resamples of subjects for the 95% intervals.
     seed : int
-    level : float
 
     Returns
     -------
@@ -42,83 +34,59 @@ def variance_components(values, *, n: int = 1000, seed: int = 0, level: float = 
     ------
     RobustnessError
         If there are fewer than 3 subjects or 2 conditions, or values are missing or all equal.
+
+    References
+    ----------
+    .. [1] Searle, Casella and McCulloch (1992), Variance Components. Wiley.
     """
-    array = _layout(values)
-    estimate, draws = _components(array), _resampled(array, n, seed)
-    tail = tail_of(level)
-    low, high = np.quantile(np.maximum(draws, 0), [tail, 1 - tail], axis=0)
-    names = ["subject", "condition", "interaction", "residual"]
-    if array.shape[2] == 1:
-        names.remove("interaction")
+    estimate, *draws = _resampled(values, n, seed)
+    low, high = np.quantile(np.maximum(draws, 0), ENDS, axis=0)
     kept = np.maximum(estimate, 0)
-    return pd.DataFrame(
-        {
-            "value": kept,
-            "low": low,
-            "high": high,
-            "share": kept / kept.sum(),
-            "truncated": estimate < 0,
-        },
-        index=names,
-    )
+    columns = {"value": kept, "low": low, "high": high, "share": kept / kept.sum()}
+    names = ["subject", "condition", "interaction", "residual"]
+    index = [name for name in names if len(kept) == 4 or name != "interaction"]
+    return pd.DataFrame({**columns, "truncated": estimate < 0}, index=index)
 
 
-def reproducibility_coefficient(
-    values, *, n: int = 1000, seed: int = 0, level: float = 0.95
-) -> Estimate:
+def reproducibility_coefficient(values, *, n: int = 1000, seed: int = 0) -> Estimate:
     """Return the reproducibility coefficient (RDC), in the unit of the measurement.
 
     ``1.96 √2`` times the root of the sum of all variance components but that of the subjects: one
-    unchanged subject, measured under two of the conditions, differs by less in 95% of cases.
+    unchanged subject, measured under two of the conditions, differs by less in 95% of cases [1]_.
 
     Parameters
     ----------
-    values, n, seed, level
+    values, n, seed
         As for :func:`variance_components`; negative components count as 0.
 
     Returns
     -------
-    value, low, high : float
+    Estimate
         The interval resamples subjects; it holds for these conditions.
 
-    Raises
-    ------
-    RobustnessError
-        As :func:`variance_components`.
+    References
+    ----------
+    .. [1] Raunig et al. (2015), Quantitative imaging biomarkers: a review of statistical methods
+       for technical performance assessment. Stat Methods Med Res 24(1).
     """
-    array, tail = _layout(values), tail_of(level)
-    draws = np.vstack([_components(array), _resampled(array, n, seed)])
-    found = REPEATABILITY * np.sqrt(np.maximum(draws[:, 1:], 0).sum(axis=1))
-    return Estimate(float(found[0]), *(float(q) for q in np.quantile(found[1:], [tail, 1 - tail])))
+    components = np.maximum(_resampled(values, n, seed), 0)
+    value, *draws = REPEATABILITY * np.sqrt(components[:, 1:].sum(axis=1))
+    return Estimate(value, *np.quantile(draws, ENDS), "bootstrap of subjects")
 
 
-def _layout(values) -> np.ndarray:
-    """Return the values as (subjects, conditions, replicates)."""
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise RobustnessError(f"values must hold numbers, one in every cell: {error}") from error
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[0] < 3 or array.shape[1] < 2 or array.shape[2] < 1:
+def _resampled(values, n: int, seed: int) -> np.ndarray:
+    """Return the components, and below them those of `n` resamples of subjects."""
+    ndim = min(max(np.ndim(values), 2), 3)
+    array = checks.numbers(values, "values", ndim=ndim, error=RobustnessError)
+    array = array.reshape(*array.shape[:2], -1)
+    if array.shape[0] < 3 or array.shape[1] < 2 or np.ptp(array) == 0:
         raise RobustnessError(
-            "values has the shape (subjects, conditions[, replicates]) with at least 3 subjects "
-            f"and 2 conditions, not {np.shape(values)}"
+            "values has the shape (subjects, conditions[, replicates]) with at least 3 subjects, 2 "
+            f"conditions and some variance; this one has the shape {array.shape}"
         )
-    if not np.isfinite(array).all():
-        raise RobustnessError("values holds missing or infinite entries; every cell is needed")
-    if np.ptp(array) == 0:
-        raise RobustnessError("all measurements are equal: there is no variance to split")
-    return array
-
-
-def _resampled(array: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return the components of `n` resamples of subjects, shape (n, components)."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise RobustnessError(f"the number of resamples is a whole number above 0, not {n!r}")
     rng = np.random.default_rng(seed)
     rows = (rng.integers(0, len(array), len(array)) for _ in range(n))
-    return np.array([_components(array[picked]) for picked in rows])
+    return np.array([_components(array), *(_components(array[picked]) for picked in rows)])
 
 
 def _components(array: np.ndarray) -> np.ndarray:

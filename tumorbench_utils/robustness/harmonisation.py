@@ -1,14 +1,15 @@
 """ComBat: an offset and a scale per feature and scanner, learned on training rows only.
 
-Johnson, Li and Rabinovic (2007), parametric priors, without covariates; Fortin et al. (2018)
-brought it to imaging. Packages were looked at first (November 2026): neuroCombat 0.2.12, to which
-the tests compare, cannot apply a fit to new rows under numpy 2, neuroHarmonize forbids numpy 2,
-and combatlearn 2.3 takes the moments of the priors over scanners instead of features.
+Parametric priors, without covariates. Packages were looked at first (November 2026): neuroCombat
+0.2.12, to which the tests compare, cannot apply a fit to new rows under numpy 2, neuroHarmonize
+forbids numpy 2, and combatlearn 2.3 takes the moments of the priors over scanners instead of
+features.
 """
 
 import numpy as np
 import pandas as pd
 
+from tumorbench_utils import checks
 from tumorbench_utils.robustness.agreement import RobustnessError
 
 #: The iteration stops when offset and scale change by less than this share.
@@ -23,10 +24,17 @@ class ComBat:
 
     Attributes
     ----------
-    scanners_ : list
+    scanners_ : Index
         The scanners of the training rows.
     offset_, scale_ : ndarray, shape (scanners, d)
         In units of the feature's spread within scanners; 0 and 1 change nothing.
+
+    References
+    ----------
+    .. [1] Johnson, Li and Rabinovic (2007), Adjusting batch effects in microarray expression data
+       using empirical Bayes methods. Biostatistics 8(1).
+    .. [2] Fortin et al. (2018), Harmonization of cortical thickness measurements across scanners
+       and sites. NeuroImage 167.
     """
 
     def fit(self, X, scanner) -> "ComBat":
@@ -45,27 +53,26 @@ class ComBat:
             missing.
         """
         values, names = _checked(X, scanner)
-        self.scanners_ = sorted(set(names), key=str)
-        if len(self.scanners_) < 2:
-            raise RobustnessError("ComBat compares scanners; the training rows come from one only")
-        rows = [np.flatnonzero(names == name) for name in self.scanners_]
-        few = [name for name, own in zip(self.scanners_, rows, strict=True) if len(own) < 2]
-        if few:
+        counts = pd.Series(names).value_counts().sort_index(key=lambda index: index.map(str))
+        if len(counts) < 2 or counts.min() < 2:
             raise RobustnessError(
-                f"the scanner {few[0]!r} has one training row; its scale needs two or more"
+                "ComBat compares scanners and learns a scale from two rows or more of each; the "
+                f"training rows have {counts.to_dict()}"
             )
-        inner = sum(((values[own] - values[own].mean(axis=0)) ** 2).sum(axis=0) for own in rows)
+        self.scanners_ = counts.index
+        which = self.scanners_.get_indexer(names)
+        rows = [np.flatnonzero(which == k) for k in range(len(counts))]
+        inner = sum(len(own) * values[own].var(axis=0) for own in rows)
         spread = np.sqrt(inner / len(values))
         # Features that do not vary within scanners have no scale; they stay as they are.
-        self._varies = spread > 1e-12 * np.maximum(1, np.abs(values).max(axis=0))
+        self._varies = spread > 1e-12 * np.abs(values).max(axis=0)
         self._mean, self._spread = values.mean(axis=0), np.where(self._varies, spread, 1)
         self.offset_ = np.zeros((len(rows), values.shape[1]))
         self.scale_ = np.ones_like(self.offset_)
         z = ((values - self._mean) / self._spread)[:, self._varies]
         for k, own in enumerate(rows):
-            if z.shape[1]:
-                self.offset_[k, self._varies], variance = _shrunken(z[own])
-                self.scale_[k, self._varies] = np.sqrt(variance)
+            offset, variance = _shrunken(z[own])
+            self.offset_[k, self._varies], self.scale_[k, self._varies] = offset, np.sqrt(variance)
         return self
 
     def transform(self, X, scanner):
@@ -87,17 +94,13 @@ class ComBat:
             are missing or there are more or fewer features than in training.
         """
         values, names = _checked(X, scanner)
-        if values.shape[1] != self.offset_.shape[1]:
+        which = self.scanners_.get_indexer(names)
+        if values.shape[1] != self.offset_.shape[1] or (which < 0).any():
+            unseen = ", ".join(pd.unique(names[which < 0]).astype(str)) or "none"
             raise RobustnessError(
-                f"fitted on {self.offset_.shape[1]} features, but {values.shape[1]} came"
+                f"fitted on {self.offset_.shape[1]} features, {values.shape[1]} came; scanners not "
+                f"among the training rows: {unseen}. What they add cannot be known"
             )
-        unseen = sorted(set(names) - set(self.scanners_), key=str)
-        if unseen:
-            raise RobustnessError(
-                f"the scanner {unseen[0]!r} was not among the training rows (they have "
-                f"{', '.join(map(str, self.scanners_))}); what it adds cannot be known"
-            )
-        which = np.array([self.scanners_.index(name) for name in names], dtype=int)
         z = (values - self._mean) / self._spread
         cleaned = (z - self.offset_[which]) / self.scale_[which] * self._spread + self._mean
         result = np.where(self._varies, cleaned, values)
@@ -105,24 +108,14 @@ class ComBat:
 
 
 def _checked(X, scanner) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and scanners in one order; a Series of scanners may have further rows."""
     if isinstance(X, pd.DataFrame) and isinstance(scanner, pd.Series):
-        absent = X.index.difference(scanner.index)
-        if len(absent) or not scanner.index.is_unique:
-            what = f"{absent[0]!r} has none" if len(absent) else "a row has two"
-            raise RobustnessError(f"every row needs one scanner; {what}")
-        scanner = scanner.loc[X.index]
-    try:
-        values = np.asarray(X, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise RobustnessError(f"features must be numbers: {error}") from error
-    names = np.asarray(scanner, dtype=object)
-    if values.ndim != 2 or names.shape != (len(values),):
-        raise RobustnessError(
-            f"X has the shape (n, d) and scanner (n,), not {values.shape} and {names.shape}"
-        )
-    if not np.isfinite(values).all() or pd.isna(names).any():
-        raise RobustnessError("a feature or a scanner is missing or infinite")
-    return values, names
+        scanner = scanner[scanner.index.isin(X.index)]
+    names = checks.aligned(X, scanner, "scanner", error=RobustnessError)
+    if pd.isna(names).any():
+        raise RobustnessError("a scanner is missing; leave that row out")
+    values = checks.numbers(X, "the features", ndim=2, error=RobustnessError)
+    return values, np.asarray(names, dtype=object)
 
 
 def _shrunken(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,21 +123,16 @@ def _shrunken(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n, offset, variance = len(z), z.mean(axis=0), z.var(axis=0, ddof=1)
     if z.shape[1] < 2:
         return offset, variance
+    # Priors over the features: a normal one of the offsets, an inverse gamma one of the variances.
     centre, width = offset.mean(), offset.var(ddof=1)
-    m, v = variance.mean(), variance.var(ddof=1)
-    if v == 0:
-        return (n * width * offset + variance * centre) / (n * width + variance), variance
+    m, v = variance.mean(), max(variance.var(ddof=1), 1e-200)
     shape, rate = 2 + m**2 / v, m + m**3 / v
-    new_offset, new_variance = offset, variance
+    found = np.array([offset, variance])
     for _ in range(_STEPS):
-        before = new_offset, new_variance
-        new_offset = (n * width * offset + new_variance * centre) / (n * width + new_variance)
-        squares = (n - 1) * variance + n * (offset - new_offset) ** 2
-        new_variance = (rate + squares / 2) / (n / 2 + shape - 1)
-        change = [
-            np.abs(new - old).max()
-            for new, old in zip((new_offset, new_variance), before, strict=True)
-        ]
-        if max(change) < _TOLERANCE:
+        before = found
+        new = (n * width * offset + before[1] * centre) / (n * width + before[1])
+        squares = (n - 1) * variance + n * (offset - new) ** 2
+        found = np.array([new, (rate + squares / 2) / (n / 2 + shape - 1)])
+        if np.abs(found - before).max() < _TOLERANCE:
             break
-    return new_offset, new_variance
+    return found[0], found[1]

@@ -9,30 +9,21 @@ import os
 import numpy as np
 import SimpleITK as sitk
 
+from tumorbench_utils import checks
 from tumorbench_utils.robustness.agreement import RobustnessError
-from tumorbench_utils.settings import unknown
-
-REGIONS = ("lesion", "background")
 
 #: Correlation of the noise of a CT in its plane: a Gaussian of this standard deviation, mm.
 _GRAIN_MM = 0.5
+
+#: How far around a lesion the background is shuffled; no patch of the ten models reaches further.
+_MARGIN_MM = 45.0
 
 #: Full width at half maximum of a Gaussian, in standard deviations.
 _FWHM = 2 * np.sqrt(2 * np.log(2))
 
 
-def _open(image, what: str) -> sitk.Image:
-    if isinstance(image, (str, os.PathLike)):
-        try:
-            image = sitk.ReadImage(str(image))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise RobustnessError(f"{what} {image} cannot be read: {reason}") from error
-    if not isinstance(image, sitk.Image):
-        raise RobustnessError(f"{what} is a path or a SimpleITK image, not {type(image).__name__}")
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise RobustnessError(f"{what} must have three dimensions and one value per voxel")
-    return image
+def _open(image) -> sitk.Image:
+    return image if isinstance(image, sitk.Image) else sitk.ReadImage(os.fspath(image))
 
 
 def perturb(
@@ -40,7 +31,6 @@ def perturb(
     *,
     kernel_mm: float = 0.0,
     thickness_mm: float = 0.0,
-    spacing_mm: float | None = None,
     slice_mm: float | None = None,
     noise_hu: float = 0.0,
     hu_scale: float = 1.0,
@@ -60,8 +50,8 @@ def perturb(
         Standard deviation of a Gaussian in the plane of the slices: a softer kernel.
     thickness_mm : float
         Full width at half maximum of a Gaussian across the slices: thicker ones.
-    spacing_mm, slice_mm : float, optional
-        Distance of the voxels in the plane and of the slices; linear resampling.
+    slice_mm : float, optional
+        Distance of the slices; linear resampling.
     noise_hu : float
         Standard deviation of noise with the grain of a CT that is added.
     hu_scale, hu_shift : float
@@ -77,75 +67,57 @@ def perturb(
     Raises
     ------
     RobustnessError
-        If an argument is out of range or not finite, or the image is not a 3-D one.
+        If an argument is out of range or not finite.
+
+    See Also
+    --------
+    SimpleITK.DiscreteGaussian, SimpleITK.Resample : Do the smoothing and the resampling.
     """
-    image = _open(image, "the scan")
-    lengths = {"kernel_mm": kernel_mm, "thickness_mm": thickness_mm, "noise_hu": noise_hu}
-    for name, value in lengths.items():
-        if not (_is_number(value) and value >= 0):
-            raise RobustnessError(f"{name} must be 0 or more, not {value!r}")
-    for name, value in {
-        "spacing_mm": spacing_mm,
-        "slice_mm": slice_mm,
-        "hu_scale": hu_scale,
-    }.items():
-        if value is not None and not (_is_number(value) and value > 0):
-            raise RobustnessError(f"{name} must be above 0, not {value!r}")
-    if not _is_number(hu_shift):
-        raise RobustnessError(f"hu_shift must be a number of HU, not {hu_shift!r}")
+    image = _open(image)
+    old = np.array(image.GetSpacing())
     # The file axis of the slices is the one that runs most from foot to head.
     across = int(np.abs(np.reshape(image.GetDirection(), (3, 3))[2]).argmax())
-    plane = [axis for axis in range(3) if axis != across]
+    in_plane = np.arange(3) != across
+    blur = np.where(in_plane, kernel_mm, thickness_mm / _FWHM)
+    new = np.where(in_plane | (slice_mm is None), old, slice_mm)
+    numbers = np.array([*blur, noise_hu, *new, hu_scale, hu_shift], dtype=float)
+    if not (np.isfinite(numbers).all() and (numbers[:4] >= 0).all() and (numbers[4:8] > 0).all()):
+        raise RobustnessError(
+            "kernel_mm, thickness_mm and noise_hu are 0 or more, slice_mm and hu_scale above 0; "
+            "all are finite"
+        )
     image = sitk.Cast(image, sitk.sitkFloat32)
-    if kernel_mm > 0:
-        image = _smooth(image, plane, kernel_mm)
-    if thickness_mm > 0:
-        image = _smooth(image, [across], thickness_mm / _FWHM)
-    image = _resampled(image, plane, across, spacing_mm, slice_mm)
+    for axes in (in_plane, ~in_plane):
+        image = _smooth(image, np.where(axes, blur, 0))
+    if (new != old).any():
+        size = np.floor((np.array(image.GetSize()) - 1) * old / new + 1e-6).astype(int) + 1
+        grid = (image.GetOrigin(), new.tolist(), image.GetDirection())
+        image = sitk.Resample(image, size.tolist(), sitk.Transform(), sitk.sitkLinear, *grid)
     if noise_hu > 0:
-        image += _noise(image, plane, noise_hu, seed)
-    image = sitk.Clamp(
-        sitk.Round(image * float(hu_scale) + float(hu_shift)), sitk.sitkInt16, -1024, 3071
-    )
-    return image
+        shape = image.GetSize()[::-1]
+        white = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        noise = _smooth(_like(white, image), np.where(in_plane, _GRAIN_MM, 0))
+        image += noise * float(noise_hu / sitk.GetArrayViewFromImage(noise).std())
+    image = sitk.Round(image * float(hu_scale) + float(hu_shift))
+    return sitk.Clamp(image, sitk.sitkInt16, -1024, 3071)
 
 
-def _is_number(value) -> bool:
-    real = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return real and bool(np.isfinite(value))
-
-
-def _smooth(image: sitk.Image, axes: list[int], sd_mm: float) -> sitk.Image:
-    # The discrete kernel also holds for widths below a voxel, the recursive one does not.
-    variance = [sd_mm**2 if axis in axes else 0.0 for axis in range(3)]
-    return sitk.DiscreteGaussian(
-        image, variance, maximumKernelWidth=64, maximumError=1e-4, useImageSpacing=True
-    )
-
-
-def _resampled(image, plane, across, spacing_mm, slice_mm) -> sitk.Image:
-    spacing = list(image.GetSpacing())
-    for axis in plane:
-        spacing[axis] = spacing_mm or spacing[axis]
-    spacing[across] = slice_mm or spacing[across]
-    if spacing == list(image.GetSpacing()):
+def _smooth(image: sitk.Image, sd_mm: np.ndarray) -> sitk.Image:
+    if not sd_mm.any():
         return image
-    old = zip(image.GetSize(), image.GetSpacing(), spacing, strict=True)
-    size = [max(1, int(np.floor((n - 1) * a / b + 1e-6)) + 1) for n, a, b in old]
-    grid = (image.GetOrigin(), spacing, image.GetDirection())
-    return sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, *grid)
+    # The discrete kernel also holds for widths below a voxel, the recursive one does not.
+    return sitk.DiscreteGaussian(
+        image, (sd_mm**2).tolist(), maximumKernelWidth=64, maximumError=1e-4, useImageSpacing=True
+    )
 
 
-def _noise(image: sitk.Image, plane: list[int], noise_hu: float, seed: int) -> sitk.Image:
-    shape = image.GetSize()[::-1]
-    white = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-    noise = sitk.GetImageFromArray(white)
-    noise.CopyInformation(image)
-    noise = _smooth(noise, plane, _GRAIN_MM)
-    return noise * float(noise_hu / sitk.GetArrayViewFromImage(noise).std())
+def _like(array: np.ndarray, image: sitk.Image) -> sitk.Image:
+    result = sitk.GetImageFromArray(array)
+    result.CopyInformation(image)
+    return result
 
 
-def shuffled(image, mask, region: str, *, seed: int = 0, margin_mm: float = 45.0) -> sitk.Image:
+def shuffled(image, mask, region: str, *, seed: int = 0) -> sitk.Image:
     """Return a scan in which the voxels of a lesion, or those around it, have changed places.
 
     The values of a region stay the same as a set: its histogram is kept, its structure is not.
@@ -156,10 +128,9 @@ def shuffled(image, mask, region: str, *, seed: int = 0, margin_mm: float = 45.0
     mask : path-like or SimpleITK.Image
         On the grid of the image, above 0 in the lesion.
     region : {"lesion", "background"}
-        ``"background"``: all that is not lesion within `margin_mm` of the lesion's box, so that
-        the borders of no patch show it.
+        ``"background"``: all that is not lesion within 45 mm of the lesion's box, so that the
+        borders of no patch show it.
     seed : int
-    margin_mm : float
 
     Returns
     -------
@@ -168,32 +139,32 @@ def shuffled(image, mask, region: str, *, seed: int = 0, margin_mm: float = 45.0
     Raises
     ------
     RobustnessError
-        If the mask is empty or lies on another grid, or the region is not known.
+        If the mask is empty or lies on another grid.
+    InputError
+        If the region is not known.
+
+    References
+    ----------
+    .. [1] Welch et al. (2019), Vulnerabilities of radiomic signature development: the need for
+       safeguards. Radiother Oncol 130.
     """
-    if region not in REGIONS:
-        raise RobustnessError(unknown("region", region, REGIONS))
-    image, mask = _open(image, "the scan"), _open(mask, "the mask")
-    same = image.GetSize() == mask.GetSize() and all(
-        np.allclose(getattr(image, get)(), getattr(mask, get)(), atol=1e-3)
-        for get in ("GetSpacing", "GetOrigin", "GetDirection")
-    )
-    if not same:
-        raise RobustnessError(
-            f"the mask lies on another grid than the scan ({mask.GetSize()} and {image.GetSize()} "
-            "voxels, or another place); resample it with nearest neighbours first"
-        )
+    checks.one_of(region, "region", ("lesion", "background"))
+    image, mask = _open(image), _open(mask)
+    grids = [
+        np.concatenate([x.GetSize(), x.GetSpacing(), x.GetOrigin(), x.GetDirection()])
+        for x in (image, mask)
+    ]
     lesion = sitk.GetArrayFromImage(mask) > 0
-    if not lesion.any():
-        raise RobustnessError("the mask is empty: there is no lesion in it")
+    if not np.allclose(*grids, rtol=0, atol=1e-3) or not lesion.any():
+        raise RobustnessError(
+            f"the mask is empty ({lesion.sum()} voxels above 0) or lies on another grid than the "
+            "scan; resample it with nearest neighbours first"
+        )
+    reach = np.ceil(_MARGIN_MM / np.array(image.GetSpacing()[::-1])).astype(int)
     box = []
-    for axis, step in enumerate(image.GetSpacing()[::-1]):
-        where = np.flatnonzero(lesion.any(axis=tuple(a for a in range(3) if a != axis)))
-        reach = int(np.ceil(margin_mm / step)) if region == "background" else 0
-        box.append(slice(max(where[0] - reach, 0), where[-1] + 1 + reach))
+    for where, steps in zip(np.nonzero(lesion), reach * (region == "background"), strict=True):
+        box.append(slice(max(where.min() - steps, 0), where.max() + 1 + steps))
     array = sitk.GetArrayFromImage(image)
-    part, chosen = array[tuple(box)], lesion[tuple(box)]
-    chosen = chosen if region == "lesion" else ~chosen
+    part, chosen = array[tuple(box)], lesion[tuple(box)] == (region == "lesion")
     part[chosen] = np.random.default_rng(seed).permutation(part[chosen])
-    result = sitk.GetImageFromArray(array)
-    result.CopyInformation(image)
-    return result
+    return _like(array, image)

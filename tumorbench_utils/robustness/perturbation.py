@@ -1,6 +1,5 @@
 """What an embedding does when the seed point is not quite where it should be."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,20 +17,13 @@ _BATCH = 16
 _SEEDS = 256
 
 
-def _length(mm) -> float:
-    real = isinstance(mm, int | float | np.number) and not isinstance(mm, bool)
-    if not real or not np.isfinite(mm) or mm < 0:
-        raise RobustnessError(f"the shift is a length in mm, 0 or more, not {mm!r}")
-    return float(mm)
-
-
 def shifts(mm: float, n: int, seed: int = 0) -> np.ndarray:
     """Return shifts of length `mm` in directions that are uniform on the sphere.
 
     Parameters
     ----------
     mm : float
-        Length in millimetres, not negative.
+        Length in millimetres.
     n : int
     seed : int
 
@@ -39,10 +31,8 @@ def shifts(mm: float, n: int, seed: int = 0) -> np.ndarray:
     -------
     ndarray, shape (n, 3), LPS mm
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise RobustnessError(f"the number of shifts is a whole number above 0, not {n!r}")
     direction = np.random.default_rng(seed).normal(size=(n, 3))
-    return _length(mm) * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    return mm * direction / np.linalg.norm(direction, axis=1, keepdims=True)
 
 
 def jitter(
@@ -74,7 +64,7 @@ def jitter(
     Raises
     ------
     RobustnessError
-        If `mm` is negative, `n` is not a whole number above 0, or the cohort has no lesions.
+        If `mm` is negative or not finite, or the cohort has no lesions.
     PatchError
         If a scan cannot be read, or a shifted seed leaves it by more than half a patch.
     """
@@ -100,29 +90,24 @@ def jitter_all(
     list of DataFrame
         In the order of `encoders`.
     """
-    table = cohort.table
-    if len(table) == 0:
-        raise RobustnessError("the cohort has no lesions whose seeds could be moved")
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise RobustnessError(f"the number of shifts is a whole number above 0, not {n!r}")
-    lengths = [mm] * n if np.ndim(mm) == 0 else list(mm)
-    if len(lengths) != n:
-        raise RobustnessError(f"mm holds {len(lengths)} distances for {n} trials; give one each")
-    lengths = np.array([_length(one) for one in lengths])
-    offsets = lengths[:, None, None] * shifts(1, n * len(table), seed).reshape(n, len(table), 3)
+    table, mm = cohort.table, np.broadcast_to(np.asarray(mm, dtype=float), n)
+    if not (len(table) and n and (mm >= 0).all() and np.isfinite(mm).all()):
+        raise RobustnessError(
+            f"{len(table)} lesions, {n} trials, shifts of {mm} mm: lesions and trials are needed, "
+            "and finite distances of 0 or more"
+        )
+    offsets = mm[:, None, None] * shifts(1, n * len(table), seed).reshape(n, len(table), 3)
     points = table[["coord_x", "coord_y", "coord_z"]].to_numpy(float) + offsets
-    jobs = []
+    places, scans = [], []
     for image, rows in table.groupby("image_path", sort=False).indices.items():
-        step = max(1, _SEEDS // len(rows))
-        jobs += [(image, rows, range(a, min(a + step, n))) for a in range(0, n, step)]
-    scans = ((image, points[np.ix_(trials, rows)].reshape(-1, 3)) for image, rows, trials in jobs)
-    found = encode_scans(scans, encoders)
-    index = pd.MultiIndex.from_product([range(n), table["lesion_id"]], names=["trial", "lesion_id"])
-    places = [np.add.outer(np.array(t) * len(table), rows).ravel() for _, rows, t in jobs]
+        for trials in np.array_split(np.arange(n), -(-n * len(rows) // _SEEDS)):
+            places.append(np.add.outer(trials * len(table), rows).ravel())
+            scans.append((image, points.reshape(-1, 3)[places[-1]]))
     order = np.argsort(np.concatenate(places))
+    index = pd.MultiIndex.from_product([range(n), table["lesion_id"]], names=["trial", "lesion_id"])
     return [
-        pd.DataFrame(values[order], index=index, columns=[f"f{i}" for i in range(values.shape[1])])
-        for values in found
+        pd.DataFrame(values[order], index).add_prefix("f")
+        for values in encode_scans(scans, encoders)
     ]
 
 
@@ -150,19 +135,19 @@ def encode_scans(scans: Iterable[tuple], encoders: Sequence[tuple]) -> list[np.n
         If a scan cannot be read or a seed does not fit it.
     """
     specs = list(dict.fromkeys(model.spec for model, _ in encoders))
-    results: list[list[np.ndarray]] = [[] for _ in encoders]
+    results = [[np.empty((0, model.dim), np.float32)] for model, _ in encoders]
     for patches in _batches(scans, specs):
-        distinct = [_distinct(column) for column in zip(*patches, strict=True)]
+        distinct = {}
+        for spec, column in zip(specs, zip(*patches, strict=True), strict=True):
+            known: dict[bytes, int] = {}
+            places = [known.setdefault(patch.tobytes(), len(known)) for patch in column]
+            firsts = np.unique(places, return_index=True)[1]
+            stack = np.stack([column[n] for n in firsts])[:, None]
+            distinct[spec] = torch.from_numpy(stack), places
         for result, (model, module) in zip(results, encoders, strict=True):
-            which = specs.index(model.spec)
-            firsts, places = distinct[which]
-            stack = np.stack([patches[n][which] for n in firsts])[:, None]
-            values = model.encode(module, torch.from_numpy(stack)).numpy()
-            result.append(values[places])
-    return [
-        np.concatenate(rows) if rows else np.empty((0, model.dim), np.float32)
-        for rows, (model, _) in zip(results, encoders, strict=True)
-    ]
+            stack, places = distinct[model.spec]
+            result.append(model.encode(module, stack).numpy()[places])
+    return [np.concatenate(rows) for rows in results]
 
 
 def _batches(scans: Iterable[tuple], specs: list) -> Iterator[list[list[np.ndarray]]]:
@@ -184,16 +169,3 @@ def _batches(scans: Iterable[tuple], specs: list) -> Iterator[list[list[np.ndarr
                 held = []
     if held:
         yield held
-
-
-def _distinct(patches: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
-    """Return positions of the first of equal patches, and for each patch its place among them."""
-    known: dict[bytes, int] = {}
-    firsts, places = [], []
-    for n, patch in enumerate(patches):
-        digest = hashlib.blake2b(np.ascontiguousarray(patch), digest_size=16).digest()
-        if digest not in known:
-            known[digest] = len(firsts)
-            firsts.append(n)
-        places.append(known[digest])
-    return firsts, places
