@@ -161,7 +161,7 @@ def forest(
     return axes
 
 
-def heat(axes: Axes, frame: pd.DataFrame, *, text: str = "{:.2f}", strong=None, **kwargs) -> Axes:
+def heat(axes: Axes, frame: pd.DataFrame, *, text="{:.2f}", strong=None, **kwargs) -> Axes:
     """Draw a table as a heat map with its numbers in the cells.
 
     Parameters
@@ -169,8 +169,8 @@ def heat(axes: Axes, frame: pd.DataFrame, *, text: str = "{:.2f}", strong=None, 
     axes : matplotlib Axes
     frame : DataFrame
         Rows and columns name the ticks.
-    text : str
-        Format of the numbers; an empty string leaves them out.
+    text : str or DataFrame of str
+        Format of the numbers (an empty string leaves them out), or what is written instead.
     strong : array-like of bool, same shape, optional
         Cells whose number is bold.
     **kwargs
@@ -182,12 +182,13 @@ def heat(axes: Axes, frame: pd.DataFrame, *, text: str = "{:.2f}", strong=None, 
     axes.spines[:].set_visible(False)
     bold = np.zeros(frame.shape, dtype=bool) if strong is None else np.asarray(strong)
     for (row, column), value in np.ndenumerate(frame.to_numpy(dtype=float)):
-        if text and np.isfinite(value):
+        words = text.format(value) if isinstance(text, str) else text.iat[row, column]
+        if np.isfinite(value):
             # White on dark cells, black on light ones, by the luminance that the eye sees.
             dark = np.dot(image.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5
             weight = "bold" if bold[row, column] else "normal"
             style = {"color": "white" if dark else "black", "weight": weight, "fontsize": 7}
-            axes.text(column, row, text.format(value), ha="center", va="center", **style)
+            axes.text(column, row, words, ha="center", va="center", **style)
     return axes
 
 
@@ -210,6 +211,23 @@ def name_points(axes: Axes, x, y, names, size: float = 7) -> None:
     line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6}
     # A limit in steps: one in seconds would draw another figure on a slow computer.
     adjust_text(texts, x=x, y=y, ax=axes, iter_lim=500, arrowprops=line)
+
+
+def picture(axes: Axes, image: np.ndarray, title: str = "", **kwargs) -> Axes:
+    """Show an image without ticks and frame.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    image : ndarray, shape (rows, columns)
+    title : str
+    **kwargs
+        Passed on to ``imshow``, for example a window ``vmin=-1350, vmax=150`` (HU).
+    """
+    axes.imshow(image, **kwargs)
+    axes.set_title(title, fontsize=8)
+    axes.axis("off")
+    return axes
 
 
 def slices(axes: Axes, patch: np.ndarray, axis: int, title: str = "", **kwargs) -> Axes:
