@@ -42,8 +42,8 @@ pages: $(READY)  ## open every built page in headless Chromium and look for faul
 lab: $(READY)  ## open JupyterLab on the chapters
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-chapter: $(READY)  ## run one chapter: make chapter NAME=foundations/phantoms
-	@$(BIN)/tumorbench book --chapter "$(NAME)" --force
+chapter: $(READY)  ## run one: make chapter NAME=endpoints/knn_probing [PARAMETERS="cohort_name=dlcs"]
+	@$(BIN)/tumorbench book --chapter "$(NAME)" --force $(addprefix -p ,$(PARAMETERS))
 
 slides: book  ## slides of every chapter, cut from the pages (reveal.js, offline)
 	@$(BIN)/python -c 'import pathlib; print(pathlib.Path("_build/html/slides/index.html").resolve())'

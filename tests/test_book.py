@@ -6,23 +6,29 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
+from typer.testing import CliRunner
 
 import tumorbench_book as book
+from tumorbench_book import build, runner
+from tumorbench_book.cli import cli
+from tumorbench_utils import digests
 
 
 def write_notebook(path: Path, *cells: str) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = spec
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, monkeypatch):
     """A book of one chapter, with a package in which ``tool`` is used and ``other`` is not."""
     write_notebook(
         tmp_path / "notebooks/part/one.ipynb", "from tumorbench_utils import tool", "1 + 1"
@@ -39,6 +45,7 @@ def root(tmp_path):
         "format: jb-book\nroot: index\nparts:\n- caption: Part\n  chapters:\n"
         "  - file: notebooks/part/one\n"
     )
+    monkeypatch.setattr(digests, "_root", lambda name: tmp_path / name)
     return tmp_path
 
 
@@ -124,8 +131,129 @@ def test_make_raises_after_a_failure_and_builds_no_pages(root):
     assert not (root / "_build/html").exists()
 
 
+def test_a_chapter_that_runs_a_report_depends_on_its_notebook(root):
+    write_notebook(root / "notebooks/part/one.ipynb", "from tumorbench_book.reports import run")
+    write_notebook(root / "notebooks/reports/check.ipynb", "from tumorbench_utils import tool")
+    keys = {book.chapter_key("part/one", root)}
+    (root / "tumorbench_utils/tool.py").write_text("y = 3")
+    keys.add(book.chapter_key("part/one", root))
+    write_notebook(root / "notebooks/reports/check.ipynb", "1")
+    keys.add(book.chapter_key("part/one", root))
+    assert len(keys) == 3
+    assert book.chapters(root) == ["part/one"]
+
+
+def test_the_copy_of_a_failure_goes_when_the_chapter_succeeds(root):
+    write_notebook(root / "notebooks/part/one.ipynb", "1 / 0")
+    assert runner.execute("part/one", root).state == "failed"
+    assert (root / "_build/failed/part/one.ipynb").exists()
+    write_notebook(root / "notebooks/part/one.ipynb", "1 / 1")
+    assert runner.execute("part/one", root).state == "done"
+    assert not (root / "_build/failed/part/one.ipynb").exists()
+
+
+def test_a_run_of_an_older_chapter_does_not_replace_the_newer_copy(root, monkeypatch):
+    write_notebook(root / "notebooks/part/one.ipynb", "'old'")
+    run = runner.run_notebook
+
+    def slow(source, target):
+        """While the first run is under way, the chapter is changed and run again."""
+        made = run(source, target)
+        monkeypatch.setattr(runner, "run_notebook", run)
+        write_notebook(source, "'new'")
+        runner.execute("part/one", root)
+        return made
+
+    monkeypatch.setattr(runner, "run_notebook", slow)
+    runner.execute("part/one", root)
+    assert "'new'" in book.executed_path("part/one", root).read_text()
+    assert book.stale(["part/one"], root) == []
+
+
+@pytest.mark.parametrize("module", ["nbformat", "papermill", "tqdm"])
+def test_no_code_of_the_working_folder_runs(root, tmp_path_factory, monkeypatch, module):
+    folder = tmp_path_factory.mktemp("stranger")
+    (folder / f"{module}.py").write_text("open('ran', 'w'); raise SystemExit(7)")
+    monkeypatch.chdir(folder)
+    write_notebook(root / "notebooks/part/one.ipynb", "1")
+    (outcome,) = book.run(["part/one"], root=root)
+    assert outcome.state == "done", outcome.message
+    assert not (folder / "ran").exists()
+
+
+def test_other_parameters_leave_the_executed_copy_and_unknown_ones_are_refused(root):
+    path = root / "notebooks/part/one.ipynb"
+    write_notebook(path, "cohort_name = 'luna16'", "print(cohort_name)")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, path)
+    made = book.try_out("part/one", {"cohort_name": "dlcs"}, root)
+    assert "dlcs" in nbformat.read(made, as_version=4).cells[-1].outputs[0].text
+    assert not book.executed_path("part/one", root).exists()
+    with pytest.raises(KeyError, match="unknown parameter 'cohort': did you mean cohort_name"):
+        book.try_out("part/one", {"cohort": "dlcs"}, root)
+    words = ["book", "--chapter", "foundations/phantoms", "-p", "cohort_name=dlcs"]
+    assert "unknown parameter" in str(CliRunner().invoke(cli, words).exception)
+
+
+# ------------------------------------------------------------------------------------- the pages
+
+
+@pytest.fixture
+def sphinx(root, monkeypatch):
+    """A book whose chapter ran, and a stand-in for Sphinx that takes half a second."""
+    write_notebook(root / "notebooks/part/one.ipynb", "1")
+    runner.execute("part/one", root)
+    calls = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, *arguments):
+            self.out = Path(arguments[arguments.index("--path-output") + 1], "_build", "html")
+            calls.append(self.out)
+
+        def communicate(self):
+            self.out.mkdir(parents=True)
+            time.sleep(0.5)
+            (self.out / "index.html").write_text(f"{len(calls)}")
+            return "", ""
+
+    monkeypatch.setattr(build, "start", Process)
+    return calls
+
+
+def test_two_builds_at_once_leave_the_pages_and_say_who_waits(root, sphinx, capsys):
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: book.build_html(root), range(2)))
+    assert found[0] == found[1] and found[0].read_text() == "1"
+    assert len(sphinx) == 1
+    assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_pages_are_built_anew_when_a_source_changes_and_replace_the_old_ones(root, sphinx):
+    index = book.build_html(root)
+    (index.parent / "gone.html").write_text("of the old pages")
+    (root / "index.md").write_text("# New")
+    assert book.build_html(root).read_text() == "2"
+    assert not (index.parent / "gone.html").exists()
+    assert not list((root / "_build").glob("html.*old"))
+
+
+def test_pages_are_not_built_from_chapters_that_have_changed(root, sphinx):
+    index = book.build_html(root)
+    write_notebook(root / "notebooks/part/one.ipynb", "2")
+    with pytest.raises(book.BookError, match=r"changed while.*part/one"):
+        book.build_html(root)
+    assert index.read_text() == "1"
+
+
+# ------------------------------------------------------------------------------------------ ends
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
-def test_ctrl_c_ends_kernels_and_leaves_nothing_half_written(root):
+@pytest.mark.parametrize("signal_", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_whatever_ends_the_run_ends_its_kernels_and_leaves_nothing_half_written(root, signal_):
     marker = root / "kernel.pid"
     write_notebook(
         root / "notebooks/part/one.ipynb",
@@ -133,8 +261,8 @@ def test_ctrl_c_ends_kernels_and_leaves_nothing_half_written(root):
     )
     # A shell that runs the tests in the background has its children ignore the signal.
     code = (
-        "import signal, sys, pathlib; from tumorbench_utils import book;"
-        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "import signal, sys, pathlib; import tumorbench_book as book;"
+        "[signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM)];"
         "book.run(['part/one'], root=pathlib.Path(sys.argv[1]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(root)], stderr=subprocess.PIPE)
@@ -143,14 +271,21 @@ def test_ctrl_c_ends_kernels_and_leaves_nothing_half_written(root):
             break
         time.sleep(0.1)
     kernel = int(marker.read_text())
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, signal_))
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert b"KeyboardInterrupt" in err
+    assert (b"KeyboardInterrupt" in err) is (signal_ in ("SIGINT", "SIGTERM"))
+
+    def runs() -> bool:
+        try:
+            os.kill(kernel, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     for _ in range(100):
-        if not Path(f"/proc/{kernel}").exists():
+        left = list((root / "_build").rglob("*.ipynb"))
+        if not runs() and not left:
             break
         time.sleep(0.1)
-    with pytest.raises(ProcessLookupError):
-        os.kill(kernel, 0)
-    assert not list((root / "_build").rglob("*.ipynb"))
+    assert not runs() and not left

@@ -18,8 +18,19 @@ import SimpleITK as sitk
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-COPIED = ("tumorbench_utils", "notebooks", "data", "tests", "_ext", "_toc.yml", "_config.yml")
-COPIED += ("CITATION.cff", "Makefile", "pyproject.toml", "constraints.txt")
+COPIED = ("tumorbench_utils", "tumorbench_phantoms", "tumorbench_training", "tumorbench_book")
+COPIED += (
+    "notebooks",
+    "data",
+    "tests",
+    "_static",
+    "_toc.yml",
+    "_config.yml",
+    "CITATION.cff",
+    "Makefile",
+    "pyproject.toml",
+    "constraints.txt",
+)
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or not (shutil.which("bash") and shutil.which("make")),
@@ -146,7 +157,7 @@ def test_a_chapter_is_copied_run_and_checked(copy, call):
 
 
 def test_every_path_in_the_text_exists():
-    named = re.findall(r"`((?:notebooks|tumorbench_utils|data|tests|_ext|_static)/[\w./]+)`", TEXT)
+    named = re.findall(r"`((?:notebooks|tumorbench_\w+|data|tests|_static)/[\w./]+)`", TEXT)
     assert named
     for path in set(named):
         assert (ROOT / path).exists(), path

@@ -6,16 +6,14 @@ edition and the versions of the libraries that compute. It is kept in the execut
 there is no second place that can get out of step.
 """
 
-from tumorbench_book.build import make, prepare
+from tumorbench_book.build import BookError, build_html, make, prepare, try_out
 from tumorbench_book.keys import (
     chapter_key,
     chapters,
     executed_path,
-    reached,
     stale,
     versions,
 )
-from tumorbench_book.pages import BookError, build_html
 from tumorbench_book.runner import Outcome, run
 
 __all__ = [
@@ -27,8 +25,8 @@ __all__ = [
     "executed_path",
     "make",
     "prepare",
-    "reached",
     "run",
     "stale",
+    "try_out",
     "versions",
 ]

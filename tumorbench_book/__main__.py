@@ -1,9 +1,7 @@
 """The process of one chapter: ``python -m tumorbench_book PART/NAME ROOT``."""
 
-import json
 import sys
-from pathlib import Path
 
-from tumorbench_book.runner import execute
+from tumorbench_book.runner import main
 
-print(json.dumps(execute(sys.argv[1], Path(sys.argv[2])).__dict__))
+main(*sys.argv[1:])

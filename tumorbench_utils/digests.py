@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 #: Packages of the book whose source counts.
-PACKAGES = ("tumorbench_utils", "tumorbench_phantoms", "tumorbench_training")
+PACKAGES = ("tumorbench_utils", "tumorbench_phantoms", "tumorbench_training", "tumorbench_book")
 
 
 def of(*parts) -> str:

@@ -1,5 +1,6 @@
 """The command line ``tumorbench``: each command is a few lines over the package."""
 
+import os
 import sys
 
 import typer
@@ -39,6 +40,11 @@ def _main() -> None:
 
 def app() -> None:
     """Run the command line; expected errors become one line and exit status 1."""
+    # No Python that a command starts (kernels, workers of Dask) imports from the working folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    for name in ("TUMORBENCH_CACHE", "TUMORBENCH_DATA", "TUMORBENCH_WEIGHTS"):
+        if os.environ.get(name):
+            os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
     try:
         cli()
     except (ValueError, KeyError, OSError, RuntimeError) as error:

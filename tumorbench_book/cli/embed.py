@@ -29,7 +29,9 @@ def embed(
 
     edition = settings.edition(edition)
     names = [get_model(name).key for name in (model or MODELS)]
-    folder = embeddings.EmbeddingStore(store) if store else embeddings.default_store(edition)
+    folder = (
+        embeddings.EmbeddingStore(store.absolute()) if store else embeddings.default_store(edition)
+    )
     loaded = [load_cohort(name, edition) for name in (cohorts or COHORTS)]
     failed = 0
     with _client(workers, scheduler) as client:
@@ -47,6 +49,10 @@ def embed(
 def _client(workers: int, scheduler: str | None):
     """Return a context with a dask client, or with None where one process will do."""
     import contextlib
+    import os
+    import sys
+
+    from tumorbench_utils import settings
 
     if scheduler is None and workers == 1:
         return contextlib.nullcontext()
@@ -54,6 +60,8 @@ def _client(workers: int, scheduler: str | None):
 
     if scheduler is not None:
         return Client(scheduler)
+    if sys.version_info < (3, 11):  # knows no PYTHONSAFEPATH: workers import from where they start
+        os.chdir(settings.BOOK_ROOT)
     return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
 
 
