@@ -112,11 +112,11 @@ def aligned(y, values, name: str, *, strict: bool = False, error=InputError):
     return values.reindex(wanted)
 
 
-def groups(values, y, name: str = "groups", *, error=InputError) -> np.ndarray:
+def groups(values, y, name: str = "groups", *, strict=False, error=InputError) -> np.ndarray:
     """Return groups (patients) as numbers from 0, in the order of `y`; every row one if None."""
     if values is None:
         return np.arange(len(y))
-    codes = pd.factorize(np.asarray(aligned(y, values, name, error=error)))[0]
+    codes = pd.factorize(np.asarray(aligned(y, values, name, strict=strict, error=error)))[0]
     if (codes < 0).any():
         raise error(f"{name} is missing in row {np.flatnonzero(codes < 0)[0]}")
     return codes

@@ -6,13 +6,12 @@ and for several models; :func:`compare`, :func:`added_value` and :func:`permutat
 results against each other, against a ruler and against chance.
 """
 
-from tumorbench_utils.probes.compare import added_value, compare, design, permutation_null
+from tumorbench_utils.probes.compare import added_value, compare, permutation_null
 from tumorbench_utils.probes.ensembles import ensemble
-from tumorbench_utils.probes.few import few_shot
 from tumorbench_utils.probes.knn import KNNProbe
 from tumorbench_utils.probes.linear import LinearProbe
 from tumorbench_utils.probes.result import ProbeResult
-from tumorbench_utils.probes.run import run_probe, run_score
+from tumorbench_utils.probes.run import few_shot, run_probe
 
 __all__ = [
     "KNNProbe",
@@ -20,10 +19,8 @@ __all__ = [
     "ProbeResult",
     "added_value",
     "compare",
-    "design",
     "ensemble",
     "few_shot",
     "permutation_null",
     "run_probe",
-    "run_score",
 ]

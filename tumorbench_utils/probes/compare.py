@@ -1,18 +1,18 @@
 """Comparisons: model against model, embedding against ruler, and everything against chance."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tumorbench_utils import stats
+from tumorbench_utils import checks, stats
 from tumorbench_utils.probes import linear
 from tumorbench_utils.probes.ensembles import inner_folds
-from tumorbench_utils.probes.inputs import ProbeInput, check_splits, feature_array, probe_input
-from tumorbench_utils.probes.result import ProbeResult, resampled
-from tumorbench_utils.probes.run import Runner, choose_penalty, rows_to_fit, run_checked, runner
+from tumorbench_utils.probes.inputs import check_splits, probe_input, rows_to_fit
+from tumorbench_utils.probes.result import ProbeResult, collect, resampled
+from tumorbench_utils.probes.run import fitter
 from tumorbench_utils.settings import unknown
 
 
@@ -50,49 +50,41 @@ def compare(
     ------
     KeyError
         If the reference is not among the results.
-    ValueError
+    InputError
         If the results were tested on different lesions, or hold another metric.
     """
     if reference not in results:
         raise KeyError(unknown("result", reference, results))
-    for name, result in results.items():
-        if result.metric != "auc":
-            raise ValueError(f"{name} holds {result.metric!r}; comparisons are made by the AUC")
-    names = list(results)
+    if {result.metric for result in results.values()} != {"auc"}:
+        raise checks.InputError("results are compared by the AUC, and one holds another metric")
     means = resampled(list(results.values()), n, seed)
-    place = names.index(reference)
-    base = results[reference].pooled()
-    rows = []
-    for column, (name, result) in enumerate(results.items()):
-        low, high = stats.percentile_interval(means[:, column])
-        row = {"name": name, "auc": result.mean, "low": low, "high": high}
+    base, base_means = results[reference], means[:, list(results).index(reference)]
+    pooled, rows = base.pooled(), {}
+    for (name, result), drawn in zip(results.items(), means.T, strict=True):
+        row = {"auc": result.mean}
+        row["low"], row["high"] = stats.percentile_interval(drawn)
         if name != reference:
-            row["difference"] = result.mean - results[reference].mean
-            row["difference_low"], row["difference_high"] = stats.percentile_interval(
-                means[:, column] - means[:, place]
-            )
-            row["p_refit"] = _refit_p(result, results[reference])
-            own = result.pooled()
-            row["p"] = stats.delong_test(
-                base["y"], own["score"], base["score"], groups=base["group"]
-            )[2]
-        rows.append(row)
+            row["difference"] = result.mean - base.mean
+            ends = stats.percentile_interval(drawn - base_means)
+            row["difference_low"], row["difference_high"] = ends
+            scores = result.pooled()["score"], pooled["score"]
+            row["p"] = stats.delong_test(pooled["y"], *scores, groups=pooled["group"])[2]
+            row["p_refit"] = _refit_p(result, base)
+        rows[name] = row
     columns = "auc low high difference difference_low difference_high p p_holm p_refit".split()
-    table = pd.DataFrame(rows).set_index("name").reindex(columns=columns).astype(float)
-    others = table.index != reference
-    if others.any():
-        table.loc[others, "p_holm"] = stats.holm(table.loc[others, "p"])
+    table = pd.DataFrame.from_dict(rows, "index").reindex(columns=columns).rename_axis("name")
+    if len(table) > 1:
+        table["p_holm"] = stats.holm(table["p"].drop(reference))
     return table
 
 
 def _refit_p(result: ProbeResult, reference: ProbeResult) -> float:
     difference = result.scores - reference.scores
-    sd = difference.std(ddof=1) if len(difference) > 1 else np.nan
-    if not sd > 0:
+    if len(difference) < 2 or np.ptp(difference) == 0:
         # Differences that never vary: equal scores, or too few splits to say anything.
-        return 1.0 if sd == 0 and not difference.any() else np.nan
+        return np.nan if len(difference) < 2 or difference.any() else 1.0
     sizes = len(difference), result.n_train, result.n_test
-    return float(stats.corrected_p(difference.mean(), sd, *sizes, null=0.0))
+    return float(stats.corrected_p(difference.mean(), difference.std(ddof=1), *sizes, null=0.0))
 
 
 def design(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -113,22 +105,18 @@ def design(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError
-        If a column is absent or wholly missing.
+    InputError
+        If a column is absent.
     """
     parts = {}
-    for name in columns:
-        if name not in table:
-            raise ValueError(f"the table has no column {name!r}; it has {list(table.columns)}")
+    for name in checks.columns(table, columns):
         values, missing = table[name], table[name].isna()
-        if missing.all():
-            raise ValueError(f"column {name!r} has no value at all")
-        if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        if pd.api.types.is_numeric_dtype(values):
             numbers = values.astype("Float64").astype(float)
             parts[name] = numbers.fillna(numbers.median())
         else:
-            for value in values.astype(str)[~missing].value_counts().index[1:]:
-                parts[f"{name}={value}"] = (values.astype(str) == value) & ~missing
+            text = values.astype(str).mask(missing)
+            parts |= {f"{name}={v}": text == v for v in text.value_counts().index[1:]}
         if missing.any():
             parts[f"{name}_missing"] = missing
     return pd.DataFrame(parts, index=table.index).astype(float)
@@ -159,40 +147,30 @@ def added_value(X, covariates, y, splits, *, groups=None) -> dict[str, ProbeResu
 
     Raises
     ------
-    ValueError
+    InputError
         As :func:`run_probe`.
     """
-    data = probe_input(X, y, groups)
-    splits = check_splits(splits, data.y)
-    known = feature_array(covariates, y, "covariates").astype(np.float64)
-    parts = {"covariates": [], "embedding": [], "both": []}
+    data, splits = probe_input(X, y, groups), check_splits(splits, checks.labels(y))
+    known = probe_input(covariates, y, name="covariates").X.astype(np.float64)
+    # The log-odds are the last column of what every model is fitted on.
+    columns = {"covariates": np.s_[:, :-1], "embedding": np.s_[:, -1:], "both": np.s_[:, :]}
+    outcomes = {name: [] for name in columns}
     for split in splits:
-        rows = rows_to_fit(split, "careful")
-        own, unseen = _log_odds(data, split, rows)
-        for name, scores in parts.items():
-            train = {"covariates": known[rows], "embedding": own[:, None]}
-            test = {"covariates": known[split.test], "embedding": unseen[:, None]}
-            train["both"], test["both"] = np.hstack([*train.values()]), np.hstack([*test.values()])
-            scaler = StandardScaler().fit(train[name])
-            model = LogisticRegression().fit(scaler.transform(train[name]), data.y[rows])
-            scores.append(model.predict_proba(scaler.transform(test[name]))[:, 1])
-    results = {}
-    for name, scores in parts.items():
-        ready = iter(scores)
-        run = Runner(f"logistic on {name}", "careful", lambda *_, r=ready: (None, next(r)))
-        results[name] = run_checked(data, splits, run, "auc")
-    return results
-
-
-def _log_odds(data: ProbeInput, split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds of the linear probe: out of fold for `rows`, and for the test rows."""
-    probe = linear.LinearProbe(C=choose_penalty(data, split), scale=True)
-    own = np.empty(len(rows))
-    for inside, outside in inner_folds(data, rows):
-        probe.fit(data.X[rows[inside]], data.y[rows[inside]])
-        own[outside] = probe.decision_function(data.X[rows[outside]])
-    probe.fit(data.X[rows], data.y[rows])
-    return own, probe.decision_function(data.X[split.test])
+        rows = rows_to_fit(split)
+        probe = linear.LinearProbe(C=linear.choose_penalty(data.X, data.y, split), scale=True)
+        folds = inner_folds(data, rows)
+        fitted = data.X[rows], data.y[rows]
+        own = cross_val_predict(probe, *fitted, cv=folds, method="decision_function")
+        unseen = probe.fit(*fitted).decision_function(data.X[split.test])
+        train, test = np.c_[known[rows], own], np.c_[known[split.test], unseen]
+        for name, part in columns.items():
+            model = make_pipeline(StandardScaler(), LogisticRegression())
+            scores = model.fit(train[part], fitted[1]).predict_proba(test[part])[:, 1]
+            outcomes[name].append((None, scores))
+    return {
+        name: collect(data, splits, found, f"logistic on {name}", "careful")
+        for name, found in outcomes.items()
+    }
 
 
 def permuted(y: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
@@ -220,15 +198,7 @@ def permuted(y: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator)
 
 
 def permutation_null(
-    X,
-    y,
-    make_splits: Callable,
-    probe: str = "knn",
-    *,
-    protocol: str = "careful",
-    groups=None,
-    n: int = 100,
-    seed: int = 0,
+    X, y, make_splits, probe="knn", *, protocol="careful", groups=None, n=100, seed=0
 ) -> np.ndarray:
     """Return mean AUCs of a protocol when features tell nothing about labels.
 
@@ -250,13 +220,18 @@ def permutation_null(
     Returns
     -------
     ndarray, shape (n,)
+
+    See Also
+    --------
+    sklearn.model_selection.permutation_test_score : permutes within groups, and keeps the splits.
     """
     data = probe_input(X, y, groups)
-    run = runner(data, probe, protocol)
+    fit = fitter(data.X, probe, protocol)
     rng = np.random.default_rng(seed)
     means = np.empty(n)
     for i in range(n):
         labels = permuted(data.y, data.groups, rng)
         splits = check_splits(make_splits(labels), labels)
-        means[i] = run_checked(data._replace(y=labels), splits, run, "auc").mean
+        outcomes = [fit(labels, split) for split in splits]
+        means[i] = collect(data._replace(y=labels), splits, outcomes, probe, protocol).mean
     return means

@@ -1,6 +1,6 @@
 """Several models together: votes weighted by alignment, and stacking."""
 
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -8,22 +8,10 @@ from sklearn.metrics.pairwise import cosine_distances
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from tumorbench_utils import stats
-from tumorbench_utils.probes import knn
-from tumorbench_utils.probes.inputs import ProbeInput, check_splits, feature_array, probe_input
-from tumorbench_utils.probes.result import ProbeResult
-from tumorbench_utils.probes.run import (
-    PROTOCOLS,
-    Runner,
-    careful_shares,
-    choose_neighbours,
-    rows_to_fit,
-    run_checked,
-    runner,
-)
-from tumorbench_utils.settings import unknown
-
-METHODS = ("alignment", "stacking", "best")
+from tumorbench_utils import checks, stats
+from tumorbench_utils.probes.inputs import PROTOCOLS, check_splits, probe_input, rows_to_fit
+from tumorbench_utils.probes.knn import Neighbours
+from tumorbench_utils.probes.result import ProbeResult, collect
 
 #: Neighbours of a vote, and of the sets whose overlap weights it.
 ALIGNMENT_K = 10
@@ -41,8 +29,8 @@ def ensemble(
     proportional to the mean overlap of a model's neighbour sets with those of the others. No
     label enters a weight.
 
-    ``stacking``: a logistic regression on the shares of all models; neighbours (5, 10, 15, 25) and
-    penalty ``C`` (0.25, 1, 4) are chosen by AUC.
+    ``stacking``: a logistic regression on the shares of all models [1]_; neighbours (5, 10, 15,
+    25) and penalty ``C`` (0.25, 1, 4) are chosen by AUC.
 
     ``best``: no ensemble but its honest opponent, the single model with the highest validation AUC
     in each split, by the nearest-neighbour probe of the protocol.
@@ -70,28 +58,28 @@ def ensemble(
 
     Raises
     ------
-    ValueError
+    InputError
         As :func:`run_probe`; also with fewer than two models, or fewer rows than neighbours.
+
+    See Also
+    --------
+    sklearn.ensemble.StackingClassifier : stacks models that see the same features.
+
+    References
+    ----------
+    .. [1] Wolpert DH. Stacked generalization. Neural Netw 1992;5:241-259.
     """
-    if method not in METHODS:
-        raise ValueError(unknown("method of ensemble", method, METHODS))
-    if protocol not in PROTOCOLS:
-        raise ValueError(unknown("protocol", protocol, PROTOCOLS))
-    if not isinstance(dict_of_X, dict) or len(dict_of_X) < 2:
-        raise ValueError("an ensemble needs a dict with the features of at least two models")
-    names = list(dict_of_X)
-    data = probe_input(dict_of_X[names[0]], y, groups)
-    features = [feature_array(dict_of_X[name], y, f"X of {name}") for name in names]
-    if method == "alignment":
-        fit = _Alignment(names, features, protocol)
-    elif method == "best":
-        fit = _Best(names, features, protocol)
-    elif protocol == "published":
-        fit = _PublishedStacking(features)
-    else:
-        fit = _CarefulStacking(features)
-    run = Runner(f"{method} ensemble", protocol, fit)
-    return run_checked(data, check_splits(splits, data.y), run, "auc")
+    methods = {"alignment": _alignment, "stacking": _stacking, "best": _best}
+    checks.one_of(method, "method of ensemble", methods)
+    checks.one_of(protocol, "protocol", PROTOCOLS)
+    if len(dict_of_X) < 2:
+        raise checks.InputError("an ensemble needs the features of at least two models")
+    inputs = {name: probe_input(X, y, groups, f"X of {name}") for name, X in dict_of_X.items()}
+    models = {name: Neighbours(data.X, protocol) for name, data in inputs.items()}
+    data = next(iter(inputs.values()))
+    splits = check_splits(splits, data.y)
+    outcomes = methods[method](models, data, splits, protocol)
+    return collect(data, splits, outcomes, f"{method} ensemble", protocol)
 
 
 def alignment_weights(features: list[np.ndarray], k: int = ALIGNMENT_K) -> np.ndarray:
@@ -110,143 +98,91 @@ def alignment_weights(features: list[np.ndarray], k: int = ALIGNMENT_K) -> np.nd
         Proportional to the mean overlap with the other models; equal if none overlaps.
     """
     n = len(features[0])
-    if k >= n:
-        raise ValueError(f"sets of {k} neighbours need more than {k} lesions, not {n}")
-    members = []
-    for X in features:
+    members = np.zeros((len(features), n, n), dtype=np.float32)
+    for own, X in zip(members, features, strict=True):
         distances = cosine_distances(X)
         np.fill_diagonal(distances, np.inf)
-        nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
-        members.append((np.arange(n)[:, None] * n + nearest).ravel())
-    overlap = np.zeros(len(features))
-    for a, b in combinations(range(len(features)), 2):
-        shared = len(np.intersect1d(members[a], members[b], assume_unique=True))
-        overlap[[a, b]] += shared
+        np.put_along_axis(own, np.argpartition(distances, k - 1, axis=1)[:, :k], 1, axis=1)
+    flat = members.reshape(len(features), -1)
+    overlap = (flat @ flat.T).astype(np.float64).sum(axis=1) - n * k  # less that with itself
     return overlap / overlap.sum() if overlap.any() else np.full(len(features), 1 / len(features))
 
 
-class _Alignment:
-    def __init__(self, names, features, protocol):
-        self.names, self.features, self.protocol = names, features, protocol
-        if protocol == "published":
-            self.tables = [knn.CosineTable(X) for X in features]
-            self.weights = alignment_weights(features)
-
-    def __call__(self, data: ProbeInput, split) -> tuple[dict, np.ndarray]:
-        if self.protocol == "published":
-            weights, k = self.weights, ALIGNMENT_K
-            _need(k, split.train)
-            votes = [t.counts(split.test, split.train, data.y, k)[:, -1] / k for t in self.tables]
-        else:
-            rows = rows_to_fit(split, "careful")
-            _need(ALIGNMENT_K + 1, rows)
-            weights = alignment_weights(
-                [StandardScaler().fit_transform(X[rows]) for X in self.features]
-            )
-            votes = [
-                careful_shares(X, data.y, rows, split.test, ALIGNMENT_K)[:, -1]
-                for X in self.features
-            ]
-        chosen = dict(zip(self.names, weights.astype(float).tolist(), strict=True))
-        return chosen, np.average(votes, axis=0, weights=weights)
+def _alignment(models, data, splits, protocol: str) -> list:
+    outcomes, weights = [], alignment_weights([model.X for model in models.values()])
+    for split in splits:
+        rows = rows_to_fit(split, protocol)
+        if protocol == "careful":
+            scaled = [StandardScaler().fit_transform(model.X[rows]) for model in models.values()]
+            weights = alignment_weights(scaled)
+        votes = _shares(models, data.y, rows, split.test, ALIGNMENT_K)[:, :, -1]
+        chosen = dict(zip(models, weights.tolist(), strict=True))
+        outcomes.append((chosen, np.average(votes, axis=1, weights=weights)))
+    return outcomes
 
 
-class _Best:
-    def __init__(self, names, features, protocol):
-        self.names, self.features, self.protocol = names, features, protocol
-        self.runners = [runner(ProbeInput(X, *[None] * 3), "knn", protocol) for X in features]
-
-    def __call__(self, data: ProbeInput, split) -> tuple[dict, np.ndarray]:
-        inner = [self._inner_auc(place, data, split) for place in range(len(self.names))]
-        place = int(np.argmax(inner))
-        own = data._replace(X=self.features[place])
-        k, scores = self.runners[place].fit(own, split)
-        return {"model": self.names[place], "k": k, "inner_auc": inner[place]}, scores
-
-    def _inner_auc(self, place: int, data: ProbeInput, split) -> float:
-        if self.protocol == "careful":
-            return choose_neighbours(self.features[place], data.y, split)[1]
-        table = self.runners[place].fit.table
-        _need(knn.K_MAX, split.train)
-        counts = table.counts(split.val, split.train, data.y, knn.K_MAX)
-        return float(knn.auc_per_k(counts, data.y[split.val]).max())
+def _best(models, data, splits, protocol: str) -> list:
+    outcomes = []
+    for split in splits:
+        inner = {name: model.choose(data.y, split)[1] for name, model in models.items()}
+        name = max(inner, key=inner.get)
+        k, scores = models[name].fit(data.y, split)
+        outcomes.append(({"model": name, "k": k, "inner_auc": inner[name]}, scores))
+    return outcomes
 
 
-def _need(k: int, rows) -> None:
-    if len(rows) < k:
-        raise ValueError(f"{k} neighbours were asked for, but a split has {len(rows)} rows to fit")
+def _stacking(models, data, splits, protocol: str) -> list:
+    """Fit a regression on the shares of the models, and choose its settings.
 
-
-class _PublishedStacking:
-    """The meta-learner is fitted and scored on the same validation rows, as the reference did."""
-
-    def __init__(self, features):
-        self.tables = [knn.CosineTable(X) for X in features]
-
-    def __call__(self, data: ProbeInput, split) -> tuple[dict, np.ndarray]:
-        k_max = max(k for k, _ in STACKING_GRID)
-        _need(k_max, split.train)
-        steps = np.arange(1, k_max + 1)
-        val, test = (
-            np.stack([t.counts(rows, split.train, data.y, k_max) / steps for t in self.tables])
-            for rows in (split.val, split.test)
-        )
-        best, chosen, scores = -np.inf, None, None
-        for k, strength in STACKING_GRID:
-            meta = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
-            meta.fit(val[:, :, k - 1].T, data.y[split.val])
-            area = stats.auc(data.y[split.val], meta.predict_proba(val[:, :, k - 1].T)[:, 1])
-            if area > best:
-                best, chosen = area, {"k": k, "C": strength, "inner_auc": area}
-                scores = meta.predict_proba(test[:, :, k - 1].T)[:, 1]
-        return chosen, scores
-
-
-class _CarefulStacking:
-    """The meta-learner is fitted out of fold, and chosen on validation rows it has not seen.
-
-    Choosing it on the same folds would not do: the shares of one fold hold the labels of the
-    others, and a regression finds that on pure noise.
+    As published it is fitted and chosen on the same validation rows. The careful one is fitted out
+    of fold, and chosen on validation rows that it has not seen. Choosing it on the same folds would
+    not do: the shares of one fold hold the labels of the others, and a regression finds that on
+    pure noise.
     """
+    careful = protocol == "careful"
+    options = {} if careful else {"class_weight": "balanced", "max_iter": 1000}
+    y, outcomes = data.y, []
 
-    def __init__(self, features):
-        self.features = features
+    def regression(shares, rows, k, C):
+        return LogisticRegression(C=C, **options).fit(shares[:, :, k - 1], y[rows])
 
-    def __call__(self, data: ProbeInput, split) -> tuple[dict, np.ndarray]:
-        train = np.asarray(split.train)
-        folded, k_max = self._out_of_fold(data, train)
-        val = self._shares(data, train, split.val, k_max)
-        best, chosen = -np.inf, None
-        for k, strength in STACKING_GRID:
-            if k > k_max:
-                continue
-            meta = LogisticRegression(C=strength).fit(folded[:, :, k - 1], data.y[train])
-            area = stats.auc(data.y[split.val], meta.predict_proba(val[:, :, k - 1])[:, 1])
-            if area > best:
-                best, chosen = area, {"k": k, "C": strength, "inner_auc": area}
-        k, rows = chosen["k"], rows_to_fit(split, "careful")
-        folded, _ = self._out_of_fold(data, rows)
-        meta = LogisticRegression(C=chosen["C"]).fit(folded[:, :, k - 1], data.y[rows])
-        test = self._shares(data, rows, split.test, k)[:, :, -1]
-        return chosen, meta.predict_proba(test)[:, 1]
-
-    def _shares(self, data: ProbeInput, train, queries, k_max: int) -> np.ndarray:
-        shares = [careful_shares(X, data.y, train, queries, k_max) for X in self.features]
-        return np.stack(shares, axis=1)
-
-    def _out_of_fold(self, data: ProbeInput, rows) -> tuple[np.ndarray, int]:
-        """Shares of `rows` from folds without them, (rows, models, k), and the largest k."""
-        folds = inner_folds(data, rows)
-        smallest = min(len(inside) for inside, _ in folds)
-        _need(min(k for k, _ in STACKING_GRID), range(smallest))
-        k_max = min(max(k for k, _ in STACKING_GRID), smallest)
-        shares = np.empty((len(rows), len(self.features), k_max))
-        for inside, outside in folds:
-            shares[outside] = self._shares(data, rows[inside], rows[outside], k_max)
-        return shares, k_max
+    for split in splits:
+        rows = split.train if careful else split.val
+        folded = _out_of_fold(models, data, rows) if careful else None
+        k_max = folded.shape[2] if careful else STACKING_GRID[-1][0]
+        val = _shares(models, y, split.train, split.val, k_max)
+        inside, trials = folded if careful else val, []
+        for k, C in STACKING_GRID:
+            if k <= k_max:
+                guess = regression(inside, rows, k, C).predict_proba(val[:, :, k - 1])[:, 1]
+                trials.append({"k": k, "C": C, "inner_auc": stats.auc(y[split.val], guess)})
+        chosen = max(trials, key=lambda trial: trial["inner_auc"])
+        voters = rows_to_fit(split, protocol)
+        if careful:
+            rows, inside = voters, _out_of_fold(models, data, voters)
+        test = _shares(models, y, voters, split.test, chosen["k"])[:, :, -1]
+        model = regression(inside, rows, chosen["k"], chosen["C"])
+        outcomes.append((chosen, model.predict_proba(test)[:, 1]))
+    return outcomes
 
 
-def inner_folds(data: ProbeInput, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _shares(models, y, train, queries, k_max: int) -> np.ndarray:
+    """Return the shares of all models, shape (queries, models, k)."""
+    return np.stack([model.shares(y, train, queries, k_max) for model in models.values()], axis=1)
+
+
+def _out_of_fold(models, data, rows) -> np.ndarray:
+    """Return shares of `rows` from folds without them, shape (rows, models, k)."""
+    folds = inner_folds(data, rows)
+    smallest = min(len(inside) for inside, _ in folds)
+    (fewest, _), (most, _) = STACKING_GRID[0], STACKING_GRID[-1]
+    shares = np.empty((len(rows), len(models), max(fewest, min(most, smallest))))
+    for inside, outside in folds:
+        shares[outside] = _shares(models, data.y, rows[inside], rows[outside], shares.shape[2])
+    return shares
+
+
+def inner_folds(data, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return up to five stratified folds of `rows`, by patient if patients are known.
 
     Returns
@@ -259,15 +195,9 @@ def inner_folds(data: ProbeInput, rows: np.ndarray) -> list[tuple[np.ndarray, np
     ValueError
         If a class has fewer than two cases (or patients).
     """
-    y = data.y[rows]
-    units = np.arange(len(rows)) if data.groups is None else data.groups[rows]
-    fewest = min(len(np.unique(units[y == label])) for label in (0, 1))
-    if fewest < 2:
-        raise ValueError("folds inside a split need two cases of either class; use larger splits")
-    count = min(5, fewest)
-    if data.groups is None:
-        folds = StratifiedKFold(count, shuffle=True, random_state=0)
-    else:
-        folds = StratifiedGroupKFold(count, shuffle=True, random_state=0)
-    made = folds.split(rows, y, None if data.groups is None else units)
-    return [(inside, outside) for inside, outside in made if len(outside)]
+    y, groups = data.y[rows], None if data.groups is None else data.groups[rows]
+    units = np.arange(len(rows)) if groups is None else groups
+    count = min(5, *(len(np.unique(units[y == label])) for label in (0, 1)))
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    folds = kind(count, shuffle=True, random_state=0).split(rows, y, groups)
+    return [(inside, outside) for inside, outside in folds if len(outside)]

@@ -1,12 +1,16 @@
-"""What a probe is given, checked before anything is computed."""
+"""What probes are given: features, labels, patients and splits, checked where they come in."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from tumorbench_utils import stats
-from tumorbench_utils.stats.checks import refuse_text
+from tumorbench_utils import checks
+
+PROTOCOLS = ("careful", "published")
 
 
 class ProbeInput(NamedTuple):
@@ -28,148 +32,98 @@ class ProbeInput(NamedTuple):
     index: pd.Index
 
 
-def joined(data, name: str, y, y_name: str = "y"):
-    """Bring `data` into the order of `y`: by index if both have one, by position if neither has.
-
-    A bare array may stand beside a Series or DataFrame whose index only counts rows, but not
-    beside one that names lesions: their order could be any.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, ids stand twice, the ids are not the same set, or one side names
-        lesions and the other does not.
-    """
-    if len(data) != len(y):
-        raise ValueError(
-            f"{name} has {len(data)} rows and {y_name} has {len(y)}; give both for the same lesions"
-        )
-    indexes = {
-        side: values.index
-        for side, values in ((name, data), (y_name, y))
-        if isinstance(values, pd.DataFrame | pd.Series)
-    }
-    if len(indexes) < 2:
-        for side, index in indexes.items():
-            if not pd.api.types.is_integer_dtype(index):
-                bare = y_name if side == name else name
-                raise ValueError(
-                    f"{side} names its lesions and {bare} does not; give both with an index of "
-                    "lesion_id, or both as arrays in one order"
-                )
-        return data
-    for side, index in indexes.items():
-        if not index.is_unique:
-            twice = index[index.duplicated()][0]
-            raise ValueError(f"{side} holds the id {twice!r} more than once")
-    own, wanted = indexes[name], indexes[y_name]
-    apart = own.symmetric_difference(wanted)
-    if len(apart):
-        raise ValueError(
-            f"{name} and {y_name} are not of the same lesions: {len(apart)} ids stand in one "
-            f"only, for example {apart[0]!r}; give both an index of lesion_id"
-        )
-    return data.reindex(wanted)
-
-
-def feature_array(X, y, name: str = "X") -> np.ndarray:
-    """Return features in the order of `y` as a finite float array; float32 stays float32.
-
-    Raises
-    ------
-    ValueError
-        If the shape is wrong, a value is missing, infinite or no number, or every column is
-        constant.
-    """
-    if np.ndim(X) != 2 or 0 in np.shape(X):
-        raise ValueError(f"{name} must be lesions x features, not of shape {np.shape(X)}")
-    frame = joined(X, name, y)
-    try:
-        array = np.asarray(frame)
-        refuse_text(array)
-        if array.dtype != np.float32:
-            array = array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must hold numbers only: {error}") from error
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        row, column = bad[0]
-        if isinstance(frame, pd.DataFrame):
-            row, column = frame.index[row], frame.columns[column]
-        raise ValueError(
-            f"{name} has {len(bad)} values that are missing or infinite, the first in row {row!r}, "
-            f"column {column!r}"
-        )
-    if (array == array[0]).all():
-        raise ValueError(f"{name} is the same for every lesion; there is nothing to learn from")
-    return np.ascontiguousarray(array)
-
-
-def probe_input(X, y, groups=None) -> ProbeInput:
+def probe_input(X, y, groups=None, name: str = "X") -> ProbeInput:
     """Check and join features, labels and patients.
 
     Parameters
     ----------
     X : DataFrame or array, shape (n, d)
         A DataFrame with an index of lesion ids is joined to `y` by it, whatever its order.
+        32-bit numbers stay such numbers.
     y : Series or array, shape (n,)
         Labels 0 and 1.
     groups : Series or array, shape (n,), optional
         Patient of each lesion.
+    name : str
+        What the features are called in messages.
 
     Raises
     ------
-    ValueError
-        If anything is missing, of another length, about other lesions or of one class.
+    InputError
+        If anything is missing, infinite, no number, of another length, about other lesions or of
+        one class; if the features are all constant, or beyond 1e15 or below 1e-15.
     """
-    labels = stats.binary_labels(y)
-    array = feature_array(X, y)
-    codes = None
-    if groups is not None:
-        groups = pd.Series(np.asarray(joined(groups, "groups", y)))
-        if groups.isna().any():
-            raise ValueError(f"groups has {int(groups.isna().sum())} missing values")
-        codes = pd.factorize(groups)[0]
+    labels = checks.labels(y)
+    codes = None if groups is None else checks.groups(groups, y, strict=True)
     index = y.index if isinstance(y, pd.Series) else pd.RangeIndex(len(labels))
+    joined = np.asarray(checks.aligned(y, X, name, strict=True))
+    array = checks.numbers(joined, name, ndim=2)
+    if (array == array[0]).all():
+        raise checks.InputError(f"{name} is the same for every lesion: nothing to learn from")
+    # Squares of 32-bit numbers leave their range at 1e19, and a constant column of 1e30 drowns the
+    # others in the rounding error of its own mean.
+    largest = np.abs(array).max(axis=0)
+    if not 1e-15 < largest.max() < 1e15:
+        raise checks.InputError(
+            f"{name} runs to {largest.max():.0e} (column {largest.argmax()}): distances and "
+            "variances of such numbers are rounding errors; scale it or leave that column out"
+        )
+    array = array.astype(np.float32) if joined.dtype == np.float32 else array
     return ProbeInput(array, labels, codes, index)
 
 
 def check_splits(splits, y: np.ndarray) -> list:
-    """Return the splits as a list after checking them against the labels.
+    """Return splits as a list: no case on two sides, and both classes on every side.
 
     Raises
     ------
-    ValueError
-        If there is none, a position is outside the labels or stands in two parts of one split, or
-        a part holds one class only.
+    InputError
+        If it is otherwise.
     """
     splits = list(splits)
     if not splits:
-        raise ValueError("there are no splits")
+        raise checks.InputError("there are no splits")
     for number, split in enumerate(splits):
-        if not all(hasattr(split, part) for part in ("train", "val", "test")):
-            raise ValueError(
-                f"splits must be a list of splits with .train, .val and .test; number {number} is "
-                f"{type(split).__name__}"
+        parts = {"train": split.train, "val": split.val, "test": split.test}
+        rows = np.concatenate([*parts.values()])
+        # Negative positions would count from the end, and truth values as rows 0 and 1.
+        if rows.dtype.kind not in "iu" or rows.min() < 0 or len(np.unique(rows)) < len(rows):
+            raise checks.InputError(
+                f"split {number} must hold positions from 0 on, and no lesion in two parts"
             )
-        parts = {part: np.asarray(getattr(split, part)) for part in ("train", "val", "test")}
-        for part, rows in parts.items():
-            where = f"split {number}, {part}"
-            if not rows.size:
-                raise ValueError(f"{where}: no rows")
-            if rows.ndim != 1 or rows.dtype.kind not in "iu":
-                raise ValueError(f"{where}: positions must be a vector of whole numbers")
-            if rows.min() < 0 or rows.max() >= len(y):
-                raise ValueError(
-                    f"{where}: positions run from {rows.min()} to {rows.max()} but there are "
-                    f"{len(y)} labels; make the splits from the same table"
-                )
-            if len(set(y[rows])) < 2:
-                raise ValueError(
-                    f"{where}: all {len(rows)} lesions have label {y[rows[0]]}; a score needs both "
-                    "classes in every part. Use fewer or stratified splits"
-                )
-        together = np.concatenate(list(parts.values()))
-        if len(np.unique(together)) < len(together):
-            raise ValueError(f"split {number}: a lesion stands in two parts, or twice in one")
+        for name, part in parts.items():
+            checks.labels(y[part], f"split {number}, {name}: y")
     return splits
+
+
+def rows_to_fit(split, protocol: str = "careful") -> np.ndarray:
+    """Return the rows that the final fit of a split sees."""
+    return split.train if protocol == "published" else np.concatenate([split.train, split.val])
+
+
+class BinaryProbe(ClassifierMixin, BaseEstimator):
+    """What both probes share: two classes, and scikit-learn's checks of input."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def _training(self, X, y) -> tuple[np.ndarray, np.ndarray]:
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) != 2:
+            raise checks.InputError(
+                "Only binary classification is supported: two classes, not one class or more than "
+                f"two; there are {len(self.classes_)}"
+            )
+        return X, codes
+
+    def _queries(self, X) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+
+    def predict(self, X) -> np.ndarray:
+        """Return the more probable class; an even vote goes to the first."""
+        return self.classes_[(self.predict_proba(X)[:, 1] > 0.5).astype(int)]

@@ -14,19 +14,14 @@ import functools
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import normalize
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.preprocessing import StandardScaler, normalize
 
-from tumorbench_utils import settings
+from tumorbench_utils import checks, settings
+from tumorbench_utils.probes.inputs import BinaryProbe, rows_to_fit
 
 #: Neighbours that the published protocol tries: 1 to this.
 K_MAX = 50
-
-#: Above this many lesions the table of all distances is not kept (2 GB in double precision).
-_LARGEST_TABLE = 16_000
 
 
 @functools.cache
@@ -34,6 +29,15 @@ def published_order() -> tuple[int, ...]:
     """Return k = 1..50 in the order of the published search; equal scores go to the first."""
     table = pd.read_csv(settings.BOOK_ROOT / "data" / "published" / "optuna_grid_order.csv")
     return tuple(table.sort_values("visit")["k"])
+
+
+def unit_rows(X: np.ndarray) -> np.ndarray:
+    """Return rows of length one; a row of zeros stays.
+
+    Every row is divided by a power of two first, which changes no bit of the result but keeps the
+    squares of very large and very small numbers within range.
+    """
+    return normalize(np.ldexp(X, -np.frexp(np.abs(X).max(axis=1, keepdims=True))[1]))
 
 
 def unit_distances(queries: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -44,29 +48,7 @@ def unit_distances(queries: np.ndarray, train: np.ndarray) -> np.ndarray:
     return np.clip(product, 0, 2, out=product)
 
 
-def _nearest_positives(
-    distances: np.ndarray, labels: np.ndarray, k_max: int, tolerance: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Count label 1 among the k nearest, and say where a tie leaves the count open.
-
-    Returns
-    -------
-    counts : ndarray of int, shape (n, k_max)
-    tied : ndarray of bool, shape (n, k_max)
-        The k-th and the next neighbour differ by at most `tolerance`.
-    """
-    kept = min(k_max + 1, distances.shape[1])
-    nearest = np.argpartition(distances, kept - 1, axis=1)[:, :kept]
-    near = np.take_along_axis(distances, nearest, axis=1)
-    order = np.argsort(near, axis=1)
-    near = np.take_along_axis(near, order, axis=1)
-    nearest = np.take_along_axis(nearest, order, axis=1)[:, :k_max]
-    tied = np.zeros((len(distances), k_max), dtype=bool)
-    tied[:, : kept - 1] = np.diff(near, axis=1) <= tolerance
-    return np.cumsum(labels[nearest], axis=1), tied
-
-
-def positive_counts(distances: np.ndarray, labels: np.ndarray, k_max: int) -> np.ndarray:
+def positive_counts(distances, labels, k_max, tolerance=0.0, exact=None) -> np.ndarray:
     """Count label 1 among the k nearest of every query, for k = 1 to `k_max`.
 
     Parameters
@@ -75,17 +57,32 @@ def positive_counts(distances: np.ndarray, labels: np.ndarray, k_max: int) -> np
     labels : ndarray of 0 and 1, shape (n_train,)
     k_max : int
         At most `n_train`.
+    tolerance : float
+        Distances this close count as tied.
+    exact : callable () -> ndarray, optional
+        Gives the distances to settle ties by, if `distances` are not exact.
 
     Returns
     -------
     ndarray of int, shape (n, k_max)
         Ties are settled as ``KNeighborsClassifier`` settles them.
     """
-    counts, tied = _nearest_positives(distances, labels, k_max, 0.0)
+    if not 1 <= k_max <= len(labels):
+        raise checks.InputError(f"{k_max} neighbours are wanted of {len(labels)} rows to fit")
+    kept = min(k_max + 1, len(labels))
+    nearest = np.argpartition(distances, kept - 1, axis=1)[:, :kept]
+    near = np.take_along_axis(distances, nearest, axis=1)
+    order = np.argsort(near, axis=1)
+    near = np.take_along_axis(near, order, axis=1)
+    nearest = np.take_along_axis(nearest, order, axis=1)[:, :k_max]
+    counts = np.cumsum(labels[nearest], axis=1)
+    tied = np.diff(near, axis=1) <= tolerance  # the k-th neighbour and the next
+    if exact is not None and tied.any():
+        return positive_counts(exact(), labels, k_max)
     for k in np.flatnonzero(tied.any(axis=0)) + 1:
         rows = np.flatnonzero(tied[:, k - 1])
-        kept = np.argpartition(distances[rows], k - 1, axis=1)[:, :k]
-        counts[rows, k - 1] = labels[kept].sum(axis=1)
+        first = np.argpartition(distances[rows], k - 1, axis=1)[:, :k]
+        counts[rows, k - 1] = labels[first].sum(axis=1)
     return counts
 
 
@@ -105,14 +102,12 @@ class CosineTable:
     """
 
     def __init__(self, X: np.ndarray):
-        self.unit = normalize(X)
-        self._table = unit_distances(self.unit, self.unit) if len(X) <= _LARGEST_TABLE else None
+        self.unit = unit_rows(X)
+        self._table = unit_distances(self.unit, self.unit)
         self._exact_shapes: dict[tuple[int, int], bool] = {}
         self._tolerance = X.shape[1] * np.finfo(X.dtype).eps
 
-    def counts(
-        self, queries: np.ndarray, train: np.ndarray, labels: np.ndarray, k_max: int
-    ) -> np.ndarray:
+    def counts(self, queries, train, labels, k_max: int) -> np.ndarray:
         """Count label 1 among the k nearest training rows, for k = 1 to `k_max`.
 
         Parameters
@@ -123,39 +118,29 @@ class CosineTable:
             Labels of all rows.
         k_max : int
         """
-        own = labels[train]
-        if self._table is None:
-            return positive_counts(self._exact(queries, train), own, k_max)
-        block = self._table[np.ix_(queries, train)]
+        block, own = self._table[np.ix_(queries, train)], labels[train]
+        exact = functools.partial(unit_distances, self.unit[queries], self.unit[train])
         if block.shape not in self._exact_shapes:
-            exact = self._exact(queries, train)
-            self._exact_shapes[block.shape] = np.array_equal(exact, block)
-            return positive_counts(exact, own, k_max)
+            self._exact_shapes[block.shape] = np.array_equal(exact(), block)
         if self._exact_shapes[block.shape]:
             return positive_counts(block, own, k_max)
-        counts, tied = _nearest_positives(block, own, k_max, self._tolerance)
-        if tied.any():
-            return positive_counts(self._exact(queries, train), own, k_max)
-        return counts
-
-    def _exact(self, queries: np.ndarray, train: np.ndarray) -> np.ndarray:
-        return unit_distances(self.unit[queries], self.unit[train])
+        return positive_counts(block, own, k_max, self._tolerance, exact)
 
 
-def auc_per_k(counts: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the AUC of the shares that :func:`positive_counts` stands for, per k.
+def auc_per_k(shares: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the AUC of the shares of label 1 among the k nearest, per k.
 
     Parameters
     ----------
-    counts : ndarray of int, shape (n, k_max)
+    shares : ndarray, shape (n, k_max)
     y : ndarray of 0 and 1, shape (n,)
     """
     positives = int(y.sum())
-    ranks = sps.rankdata(counts, axis=0)[y == 1].sum(axis=0)
+    ranks = sps.rankdata(shares, axis=0)[y == 1].sum(axis=0)
     return (ranks - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
 
 
-def choose_k_as_published(counts: np.ndarray, y: np.ndarray) -> int:
+def choose_k_as_published(shares: np.ndarray, y: np.ndarray) -> int:
     """Return the k with the highest validation AUC, ties as the published search broke them.
 
     The search kept the first k, in its own order, that reached the highest value of
@@ -164,20 +149,71 @@ def choose_k_as_published(counts: np.ndarray, y: np.ndarray) -> int:
 
     Parameters
     ----------
-    counts : ndarray of int, shape (n, k_max)
-        From :func:`positive_counts`, for the validation rows.
+    shares : ndarray, shape (n, k_max)
+        For the validation rows.
     y : ndarray of 0 and 1, shape (n,)
     """
-    area = auc_per_k(counts, y)
+    area = auc_per_k(shares, y)
     best = set(np.flatnonzero(area >= area.max() - 1e-12) + 1)
     candidates = [k for k in published_order() if k in best]
-    if len(candidates) == 1:
-        return int(candidates[0])
-    exact = [roc_auc_score(y, counts[:, k - 1] / k) for k in candidates]
-    return int(candidates[int(np.argmax(exact))])
+    return int(max(candidates, key=lambda k: roc_auc_score(y, shares[:, k - 1])))
 
 
-class KNNProbe(ClassifierMixin, BaseEstimator):
+class Neighbours:
+    """Nearest neighbours of one set of embeddings under a protocol.
+
+    Parameters
+    ----------
+    X : ndarray of float, shape (n, d)
+    protocol : {"careful", "published"}
+        ``published``: raw features, whose distances are kept between splits; ``careful``: features
+        scaled by the rows that are fitted on.
+    """
+
+    def __init__(self, X: np.ndarray, protocol: str):
+        self.X = X
+        self.table = CosineTable(X) if protocol == "published" else None
+
+    def shares(self, y: np.ndarray, train, queries, k_max: int) -> np.ndarray:
+        """Return the share of label 1 among the k nearest, shape (queries, k_max).
+
+        Parameters
+        ----------
+        y : ndarray of 0 and 1, shape (n,)
+        train, queries : ndarray of int
+            Rows of the embeddings.
+        k_max : int
+        """
+        if self.table is not None:
+            counts = self.table.counts(queries, train, y, k_max)
+        else:
+            scaler = StandardScaler().fit(self.X[train])
+            rows = [unit_rows(scaler.transform(self.X[part])) for part in (queries, train)]
+            counts = positive_counts(unit_distances(*rows), y[train], k_max)
+        return counts / np.arange(1, k_max + 1)
+
+    def choose(self, y: np.ndarray, split, k_max: int = K_MAX) -> tuple[int, float]:
+        """Return the k with the highest validation AUC, and that AUC.
+
+        Of equals the published protocol takes the one that its search visited first, the careful
+        one the largest, which is the smoothest vote.
+        """
+        if self.table is None:
+            k_max = min(k_max, len(split.train))
+        shares, labels = self.shares(y, split.train, split.val, k_max), y[split.val]
+        area = auc_per_k(shares, labels)
+        if self.table is not None:
+            return choose_k_as_published(shares, labels), float(area.max())
+        return int(np.flatnonzero(area >= area.max() - 1e-12)[-1]) + 1, float(area.max())
+
+    def fit(self, y: np.ndarray, split, k_max: int = K_MAX) -> tuple[int, np.ndarray]:
+        """Return the chosen k and the shares of the test rows."""
+        k, _ = self.choose(y, split, k_max)
+        rows = rows_to_fit(split, "careful" if self.table is None else "published")
+        return k, self.shares(y, rows, split.test, k)[:, -1]
+
+
+class KNNProbe(BinaryProbe):
     """Classify by the share of label 1 among the nearest neighbours in cosine distance.
 
     Same probabilities as ``KNeighborsClassifier(n_neighbors, metric="cosine")``, ties included;
@@ -191,15 +227,19 @@ class KNNProbe(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray, shape (2,)
     n_features_in_ : int
+
+    See Also
+    --------
+    sklearn.neighbors.KNeighborsClassifier : one k at a time.
+
+    References
+    ----------
+    .. [1] Cover T, Hart P. Nearest neighbor pattern classification. IEEE Trans Inf Theory
+       1967;13:21-27.
     """
 
     def __init__(self, n_neighbors: int = 10):
         self.n_neighbors = n_neighbors
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
 
     def fit(self, X, y):
         """Keep the training rows.
@@ -209,38 +249,10 @@ class KNNProbe(ClassifierMixin, BaseEstimator):
         X : array-like, shape (n, d)
         y : array-like, shape (n,)
             Two classes.
-
-        Raises
-        ------
-        ValueError
-            If there are not two classes, or fewer rows than neighbours.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) != 2:
-            raise ValueError(
-                "Only binary classification is supported: a probe needs labels of two classes, "
-                f"not of {len(self.classes_)} class{'es' * (len(self.classes_) != 1)}"
-            )
-        self._check_k(self.n_neighbors, len(X))
-        self._unit, self._labels = normalize(X), codes
+        X, self._labels = self._training(X, y)
+        self._unit = unit_rows(X)
         return self
-
-    @staticmethod
-    def _check_k(k, n_train: int) -> None:
-        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-            raise ValueError(f"the number of neighbours must be a whole number above 0, not {k!r}")
-        if k > n_train:
-            raise ValueError(
-                f"{k} neighbours were asked for, but there are {n_train} training rows"
-            )
-
-    def _counts(self, X, k_max: int) -> np.ndarray:
-        check_is_fitted(self)
-        self._check_k(k_max, len(self._labels))
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return positive_counts(unit_distances(normalize(X), self._unit), self._labels, k_max)
 
     def predict_proba_all(self, X, k_max: int = K_MAX) -> np.ndarray:
         """Return the share of the second class among the k nearest, for k = 1 to `k_max`.
@@ -249,14 +261,11 @@ class KNNProbe(ClassifierMixin, BaseEstimator):
         -------
         ndarray, shape (n, k_max)
         """
-        return self._counts(X, k_max) / np.arange(1, k_max + 1)
+        distances = unit_distances(unit_rows(self._queries(X)), self._unit)
+        return positive_counts(distances, self._labels, k_max) / np.arange(1, k_max + 1)
 
     def predict_proba(self, X) -> np.ndarray:
         """Return the shares of both classes among the nearest neighbours, shape (n, 2)."""
-        positive = self._counts(X, self.n_neighbors)[:, -1]
-        return np.column_stack([self.n_neighbors - positive, positive]) / self.n_neighbors
-
-    def predict(self, X) -> np.ndarray:
-        """Return the class of the majority; an even vote goes to the first class."""
-        share = self.predict_proba(X)[:, 1]
-        return self.classes_[(share > 0.5).astype(int)]
+        k = self.n_neighbors
+        positive = np.rint(self.predict_proba_all(X, k)[:, -1] * k)
+        return np.column_stack([k - positive, positive]) / k

@@ -3,12 +3,11 @@
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+
+from tumorbench_utils.probes.inputs import BinaryProbe, rows_to_fit
 
 #: Penalties (inverse strengths) that the careful protocol chooses from, the strongest first.
 C_GRID = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
@@ -25,26 +24,24 @@ class _Coordinates:
 
     def __init__(self, X: np.ndarray):
         self.scaler = StandardScaler().fit(X.astype(np.float64))
-        scaled = self._scaled(X)
-        self.rows = None
-        if X.shape[1] <= len(X):
-            self.train = scaled
-            return
-        values, vectors = np.linalg.eigh(scaled @ scaled.T)
-        kept = values > values.max() * len(X) * np.finfo(float).eps
-        lengths = np.sqrt(values[kept])
-        self.rows, self.weights = scaled, vectors[:, kept] / lengths
-        self.train = vectors[:, kept] * lengths
+        self.rows = scaled = self._scaled(X)
+        self.wide = X.shape[1] > len(X)
+        self.train = scaled
+        if self.wide:
+            values, vectors = np.linalg.eigh(scaled @ scaled.T)
+            kept = values > values.max() * len(X) * np.finfo(float).eps
+            lengths = np.sqrt(values[kept])
+            self.weights, self.train = vectors[:, kept] / lengths, vectors[:, kept] * lengths
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
         return self.scaler.transform(X.astype(np.float64)) / np.sqrt(X.shape[1])
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         scaled = self._scaled(X)
-        return scaled if self.rows is None else (scaled @ self.rows.T) @ self.weights
+        return (scaled @ self.rows.T) @ self.weights if self.wide else scaled
 
 
-class LinearProbe(ClassifierMixin, BaseEstimator):
+class LinearProbe(BinaryProbe):
     """Logistic regression on embeddings.
 
     The default is the published probe: raw features, lbfgs, at most 1000 steps. The reference
@@ -58,25 +55,27 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     scale : bool
         Divide features by their standard deviation in the training rows and by the root of their
         number before fitting.
-    max_iter : int
-        Largest number of lbfgs steps. A fit that stops there is used as it stands, as the
-        reference did; ``n_iter_`` says how many were taken.
 
     Attributes
     ----------
     classes_ : ndarray, shape (2,)
     n_features_in_, n_iter_ : int
+        ``n_iter_`` counts the lbfgs steps. A fit that stops at the 1000th is used as it stands, as
+        the reference did.
+
+    See Also
+    --------
+    sklearn.linear_model.LogisticRegression : the same fit; put it behind a ``StandardScaler``.
+
+    References
+    ----------
+    .. [1] Alain G, Bengio Y. Understanding intermediate layers using linear classifier probes.
+       arXiv:1610.01644, 2016.
     """
 
-    def __init__(self, C: float = 2.0, scale: bool = False, max_iter: int = 1000):
+    def __init__(self, C: float = 2.0, scale: bool = False):
         self.C = C
         self.scale = scale
-        self.max_iter = max_iter
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
 
     def fit(self, X, y):
         """Fit on training rows.
@@ -87,42 +86,29 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         y : array-like, shape (n,)
             Two classes.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        self.classes_ = np.unique(y)
-        if len(self.classes_) != 2:
-            raise ValueError(
-                "Only binary classification is supported: a probe needs labels of two classes, "
-                f"not of {len(self.classes_)} class{'es' * (len(self.classes_) != 1)}"
-            )
+        X, y = self._training(X, y)
         self._coordinates = _Coordinates(X) if self.scale else None
-        rows = self._coordinates.train if self.scale else X
-        self._model = _logistic(rows, y, self.C, self.max_iter)
+        self._model = _logistic(self._coordinates.train if self.scale else X, y, self.C)
         self.n_iter_ = int(self._model.n_iter_[0])
         return self
 
+    def _rows(self, X) -> np.ndarray:
+        X = self._queries(X)
+        return self._coordinates(X) if self.scale else X
+
     def decision_function(self, X) -> np.ndarray:
         """Return the log-odds of the second class, shape (n,)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return self._model.decision_function(self._coordinates(X) if self.scale else X)
+        return self._model.decision_function(self._rows(X))
 
     def predict_proba(self, X) -> np.ndarray:
         """Return the probabilities of both classes, shape (n, 2)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return self._model.predict_proba(self._coordinates(X) if self.scale else X)
-
-    def predict(self, X) -> np.ndarray:
-        """Return the more probable class, shape (n,)."""
-        second = self.decision_function(X) > 0
-        return self.classes_[second.astype(int)]
+        return self._model.predict_proba(self._rows(X))
 
 
-def _logistic(X, y, C: float, max_iter: int = 1000) -> LogisticRegression:
+def _logistic(X, y, C: float) -> LogisticRegression:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=C, max_iter=max_iter).fit(X, y)
+        return LogisticRegression(C=C, max_iter=1000).fit(X, y)
 
 
 def scores_per_penalty(X_train, y_train, X) -> np.ndarray:
@@ -143,3 +129,23 @@ def scores_per_penalty(X_train, y_train, X) -> np.ndarray:
     rows = coordinates(X)
     models = (_logistic(coordinates.train, y_train, C) for C in C_GRID)
     return np.column_stack([model.decision_function(rows) for model in models])
+
+
+def choose_penalty(X: np.ndarray, y: np.ndarray, split) -> float:
+    """Return the penalty with the smallest validation log loss; the strongest of equals.
+
+    The AUC would do as well for ranking lesions, but it does not see that a strong penalty shrinks
+    every probability towards the class share.
+    """
+    inside = scores_per_penalty(X[split.train], y[split.train], X[split.val])
+    wrong_way = np.where(y[split.val][:, None] == 1, -inside, inside)
+    loss = np.logaddexp(0, wrong_way).mean(axis=0)
+    return C_GRID[int(np.argmax(loss <= loss.min() + 1e-12))]
+
+
+def fit_linear(X: np.ndarray, protocol: str, y: np.ndarray, split) -> tuple[float, np.ndarray]:
+    """Return the penalty and the probabilities of the test rows under a protocol."""
+    options = {} if protocol == "published" else {"C": choose_penalty(X, y, split), "scale": True}
+    rows = rows_to_fit(split, protocol)
+    probe = LinearProbe(**options).fit(X[rows], y[rows])
+    return probe.C, probe.predict_proba(X[split.test])[:, 1]

@@ -7,31 +7,24 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as skm
 
-from tumorbench_utils import stats
-from tumorbench_utils.settings import unknown
+from tumorbench_utils import checks, stats
+from tumorbench_utils.probes.inputs import ProbeInput, rows_to_fit
+from tumorbench_utils.stats import repeated, roc
 
 #: How an interval may be computed, see :meth:`ProbeResult.interval`.
 INTERVALS = ("corrected", "published", "bootstrap")
 
 
-def _of_probabilities(score):
-    """Score the probabilities of one split; NaN where the scores are none."""
-
-    def scored(part: pd.DataFrame) -> float:
-        return float(score(part)) if part["score"].between(0, 1).all() else float("nan")
-
-    return scored
-
-
 #: Scores of one split from its predictions. Higher is better, except for the Brier score.
 METRICS = {
-    "auc": lambda part: stats.auc(part["y"].to_numpy(), part["score"].to_numpy()),
-    "average_precision": lambda part: float(skm.average_precision_score(part["y"], part["score"])),
-    "balanced_accuracy": _of_probabilities(
-        lambda part: skm.balanced_accuracy_score(part["y"], part["score"] > part["threshold"])
-    ),
-    "brier": _of_probabilities(lambda part: skm.brier_score_loss(part["y"], part["score"])),
+    "auc": lambda p: stats.auc(p["y"], p["score"]),
+    "average_precision": lambda p: skm.average_precision_score(p["y"], p["score"]),
+    "balanced_accuracy": lambda p: skm.balanced_accuracy_score(p["y"], p["score"] > p["threshold"]),
+    "brier": lambda p: skm.brier_score_loss(p["y"], p["score"]),
 }
+
+#: Those that ask for probabilities; missing where a score is none.
+_OF_PROBABILITIES = ("balanced_accuracy", "brier")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,12 +69,12 @@ class ProbeResult:
         Parameters
         ----------
         method : {"corrected", "published", "bootstrap"}
-            ``corrected``: Student's t with the variance of Nadeau and Bengio (2003), which allows
-            for the overlap of the splits; it is about the probe, fitted on any patients.
-            ``bootstrap``: percentiles over resampled patients (lesions, if no patients were
-            given), only for the AUC; it is about these fits on new patients and leaves out what
-            varies with the training rows. ``published``: mean ± 1.96 sd / sqrt(n), as the
-            reference printed it; any other level than 0.95 is refused.
+            ``corrected``: Student's t with the variance of Nadeau and Bengio, which allows for the
+            overlap of the splits; it is about the probe, fitted on any patients. ``bootstrap``:
+            percentiles over resampled patients (lesions, if no patients were given), only for the
+            AUC; it is about these fits on new patients and leaves out what varies with the training
+            rows. ``published``: mean ± 1.96 sd / sqrt(n), as the reference printed it; any other
+            level than 0.95 is refused.
         level : float
         n, seed : int
             Resamples of the bootstrap.
@@ -90,17 +83,20 @@ class ProbeResult:
         -------
         low, high : float
         """
+        checks.one_of(method, "method of interval", INTERVALS)
+        if method == "bootstrap" and self.metric != "auc":
+            raise checks.InputError(f"the bootstrap is there for the AUC, not for {self.metric!r}")
+        if method == "published" and level != 0.95:
+            raise checks.InputError("the published interval is defined for a level of 0.95 only")
         if method == "corrected":
             return stats.corrected_interval(self.scores, self.n_train, self.n_test, level=level)
         if method == "published":
-            if level != 0.95:
-                raise ValueError("the published interval is defined for a level of 0.95 only")
-            return stats.published_interval(self.scores)
-        if method != "bootstrap":
-            raise ValueError(unknown("method of interval", method, INTERVALS))
-        if self.metric != "auc":
-            raise ValueError(f"the bootstrap is there for the AUC, not for {self.metric!r}")
+            return repeated.published_interval(self.scores)
         return stats.percentile_interval(resampled([self], n, seed)[:, 0], level)
+
+    def estimate(self, method: str = "corrected") -> stats.Estimate:
+        """Return the mean with its 95% interval, see :meth:`interval`."""
+        return stats.Estimate(self.mean, *self.interval(method), method)
 
     def metrics(self) -> pd.DataFrame:
         """Return every score of :data:`METRICS` per split, with ``split`` as index.
@@ -109,7 +105,7 @@ class ProbeResult:
         """
         parts = self.predictions.groupby("split")
         return pd.DataFrame(
-            {name: {split: score(part) for split, part in parts} for name, score in METRICS.items()}
+            {name: {number: score(name, part) for number, part in parts} for name in METRICS}
         ).rename_axis("split")
 
     def pooled(self) -> pd.DataFrame:
@@ -122,32 +118,63 @@ class ProbeResult:
         return by_lesion.agg(y=("y", "first"), score=("score", "mean"), group=("group", "first"))
 
 
+def score(metric: str, part: pd.DataFrame) -> float:
+    """Score the predictions of one split; NaN where the metric needs probabilities."""
+    if metric in _OF_PROBABILITIES and not part["score"].between(0, 1).all():
+        return float("nan")
+    return float(METRICS[metric](part))
+
+
+def collect(
+    data: ProbeInput, splits: list, outcomes: list, probe: str, protocol: str, metric: str = "auc"
+) -> ProbeResult:
+    """Put what was chosen and predicted in every split into one result.
+
+    Parameters
+    ----------
+    data : ProbeInput
+    splits : list of Split
+    outcomes : list of (chosen, ndarray)
+        Per split; the array scores its test rows.
+    probe, protocol : str
+        What the result is called. Under ``"published"`` the rows that were fitted on are those of
+        training, otherwise those of training and validation.
+    metric : str
+        One of :data:`METRICS`.
+    """
+    checks.one_of(metric, "metric", METRICS)
+    groups = np.arange(len(data.y)) if data.groups is None else data.groups
+    frames, sizes = [], []
+    for number, (split, (_, scores)) in enumerate(zip(splits, outcomes, strict=True)):
+        rows, test = rows_to_fit(split, protocol), split.test
+        sizes.append((len(rows), len(test)))
+        facts = {"split": number, "lesion_id": data.index[test], "position": test}
+        facts |= {"group": groups[test], "y": data.y[test], "score": scores}
+        frames.append(pd.DataFrame(facts).assign(threshold=data.y[rows].mean()))
+    scores = np.array([score(metric, frame) for frame in frames])
+    chosen, predictions = [c for c, _ in outcomes], pd.concat(frames, ignore_index=True)
+    n_train, n_test = (round(size) for size in np.mean(sizes, axis=0))
+    return ProbeResult(scores, chosen, predictions, n_train, n_test, metric, probe, protocol)
+
+
 def resampled(results: list[ProbeResult], n: int, seed: int) -> np.ndarray:
     """Bootstrap the mean AUC of results on the same test rows, paired; shape (n, len(results)).
 
     Raises
     ------
-    ValueError
+    InputError
         If the results were not tested on the same lesions in the same splits.
     """
-    first = results[0].predictions
-    for other in results[1:]:
-        same = ["split", "lesion_id", "y"]
-        if not other.predictions[same].equals(first[same]):
-            raise ValueError(
-                "the results were tested on different lesions; run them on the same labels and "
-                "splits to compare them"
-            )
+    first, same = results[0].predictions, ["split", "lesion_id", "y"]
+    if not all(other.predictions[same].equals(first[same]) for other in results[1:]):
+        raise checks.InputError(
+            "the results were tested on different lesions; run them on the same labels and "
+            "splits to compare them"
+        )
     scores = np.column_stack([result.predictions["score"] for result in results])
-    codes = np.zeros(first["position"].max() + 1, dtype=np.int64)
-    codes[first["position"]] = pd.factorize(first["group"])[0]
-    tests = []
-    for _, rows in first.reset_index(drop=True).groupby("split").indices.items():
-        part = first.iloc[rows]
-        tests.append((part["position"].to_numpy(), part["y"].to_numpy(), scores[rows]))
-    # Positions that were never tested belong to no patient who is drawn.
-    tested = np.zeros(len(codes), dtype=bool)
-    tested[first["position"]] = True
-    place = np.cumsum(tested) - 1
-    tests = [(place[rows], y, values) for rows, y, values in tests]
-    return stats.resampled_split_auc(tests, codes[tested], n, seed)
+    place = pd.factorize(first["position"], sort=True)[0]
+    codes = np.empty(place.max() + 1, dtype=np.int64)
+    codes[place] = pd.factorize(first["group"])[0]
+    y = first["y"].to_numpy()
+    rows_of = first.reset_index(drop=True).groupby("split").indices.values()
+    return roc.resampled_split_auc([(place[r], y[r], scores[r]) for r in rows_of], codes, n, seed)

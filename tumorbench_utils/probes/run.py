@@ -19,20 +19,17 @@ Which splits are used is the caller's choice: ``splits.reference_splits`` for th
 protocol, ``splits.grouped_splits`` for the careful one.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.preprocessing import StandardScaler
 
+from tumorbench_utils import checks
 from tumorbench_utils.probes import knn, linear
-from tumorbench_utils.probes.inputs import ProbeInput, check_splits, probe_input
-from tumorbench_utils.probes.result import METRICS, ProbeResult
-from tumorbench_utils.settings import unknown
-
-PROBES = ("knn", "linear")
-PROTOCOLS = ("careful", "published")
+from tumorbench_utils.probes.inputs import PROTOCOLS, ProbeInput, check_splits, probe_input
+from tumorbench_utils.probes.result import ProbeResult, collect
+from tumorbench_utils.splits import Split
 
 
 def run_probe(
@@ -62,13 +59,33 @@ def run_probe(
 
     Raises
     ------
-    ValueError
+    InputError
         For unknown names; for features or labels that are missing, infinite, of another length or
         of other lesions; if a part of a split holds one class; if the published protocol meets
         fewer than 50 training rows, where the reference fails too.
+
+    See Also
+    --------
+    sklearn.model_selection.cross_validate : one part to fit and one to test, nothing to choose on.
+
+    References
+    ----------
+    .. [1] Pai S, et al. Foundation model embeddings for quantitative tumor imaging biomarkers.
+       2025.
     """
-    data = probe_input(X, y, groups)
-    return run_checked(data, check_splits(splits, data.y), runner(data, probe, protocol), metric)
+    data, splits = probe_input(X, y, groups), check_splits(splits, checks.labels(y))
+    fit = fitter(data.X, probe, protocol)
+    outcomes = [fit(data.y, split) for split in splits]
+    return collect(data, splits, outcomes, probe, protocol, metric)
+
+
+def fitter(X: np.ndarray, probe: str, protocol: str) -> Callable:
+    """Return the function (labels, split) -> (chosen, scores of the test rows) of a probe."""
+    checks.one_of(probe, "probe", ("knn", "linear"))
+    checks.one_of(protocol, "protocol", PROTOCOLS)
+    if probe == "knn":
+        return knn.Neighbours(X, protocol).fit
+    return functools.partial(linear.fit_linear, X, protocol)
 
 
 def run_score(score, y, splits, *, groups=None, metric="auc", name="score") -> ProbeResult:
@@ -86,161 +103,53 @@ def run_score(score, y, splits, *, groups=None, metric="auc", name="score") -> P
     name : str
         Goes into ``ProbeResult.probe``.
     """
-    column = pd.DataFrame({"score": score}) if isinstance(score, pd.Series) else np.c_[score]
-    data = probe_input(column, y, groups)
-    splits = check_splits(splits, data.y)
+    labels = checks.labels(y)
+    values = checks.numbers(checks.aligned(y, score, name, strict=True), name)
+    index = y.index if isinstance(y, pd.Series) else pd.RangeIndex(len(labels))
+    codes = checks.groups(groups, y, strict=True)
+    splits = check_splits(splits, labels)
+    outcomes = [(None, values[split.test]) for split in splits]
+    data = ProbeInput(values[:, None], labels, codes, index)
+    return collect(data, splits, outcomes, name, "unfitted", metric)
 
-    def as_it_is(data, split):
-        return None, data.X[split.test, 0].astype(float)
 
-    return run_checked(data, splits, Runner(name, "unfitted", as_it_is), metric)
+def few_shot(X, y, splits, shots=(1, 5, 10), seed=0, *, groups=None) -> dict[int, ProbeResult]:
+    """Score nearest neighbours fitted on a few lesions per class.
 
+    As published, except for the seed (the reference drew without one): `shots` lesions of either
+    class are drawn from the training rows, k = 1 to 2 x `shots` (50 at most) is chosen by the AUC
+    on all validation rows with the published order of ties, cosine distance, raw features.
 
-class Runner(NamedTuple):
-    """A probe under a protocol: what fits it on one split.
-
-    Attributes
+    Parameters
     ----------
-    probe, protocol : str
-        What the result will be called.
-    fit : callable (ProbeInput, Split) -> (chosen, scores of the test rows)
-    """
+    X, y, splits, groups
+        As for :func:`run_probe`.
+    shots : sequence of int
+        Lesions per class.
+    seed : int
+        A draw depends on the seed, the number of shots and the number of the split only.
 
-    probe: str
-    protocol: str
-    fit: Callable[[ProbeInput, Any], tuple[Any, np.ndarray]]
-
-
-def runner(data: ProbeInput, probe: str, protocol: str) -> Runner:
-    """Return the runner of a probe by name; that of the published kNN keeps its distances.
+    Returns
+    -------
+    dict of ProbeResult
+        One per number of shots. For the corrected interval ``n_train`` is the size of the pool
+        that the few were drawn from: it is the pools of two splits that overlap.
 
     Raises
     ------
     ValueError
-        If a name is not known.
+        As :func:`run_probe`; also if a class has fewer training rows than `shots`.
     """
-    if probe not in PROBES:
-        raise ValueError(unknown("probe", probe, PROBES))
-    if protocol not in PROTOCOLS:
-        raise ValueError(unknown("protocol", protocol, PROTOCOLS))
-    if protocol == "published":
-        fit = _PublishedKNN(data) if probe == "knn" else _published_linear
-    else:
-        fit = _careful_knn if probe == "knn" else _careful_linear
-    return Runner(probe, protocol, fit)
-
-
-def rows_to_fit(split, protocol: str) -> np.ndarray:
-    """Return the rows that the final fit of a split sees."""
-    if protocol == "published":
-        return np.asarray(split.train)
-    return np.concatenate([split.train, split.val])
-
-
-def run_checked(data: ProbeInput, splits: list, run: Runner, metric: str) -> ProbeResult:
-    """Run a probe on checked input and put the outcomes of all splits into one result.
-
-    Parameters
-    ----------
-    data : ProbeInput
-    splits : list of Split
-        From :func:`check_splits`.
-    run : Runner
-    metric : str
-        One of :data:`METRICS`.
-    """
-    if metric not in METRICS:
-        raise ValueError(unknown("metric", metric, METRICS))
-    groups = np.arange(len(data.y)) if data.groups is None else data.groups
-    fitted = [rows_to_fit(split, run.protocol) for split in splits]
-    outcomes = [run.fit(data, split) for split in splits]
-    frames = [
-        pd.DataFrame(
-            {
-                "split": number,
-                "lesion_id": data.index[split.test],
-                "position": np.asarray(split.test),
-                "group": groups[split.test],
-                "y": data.y[split.test],
-                "score": scores,
-                "threshold": data.y[rows].mean(),
-            }
-        )
-        for number, (split, rows, (_, scores)) in enumerate(
-            zip(splits, fitted, outcomes, strict=True)
-        )
-    ]
-    return ProbeResult(
-        scores=np.array([METRICS[metric](frame) for frame in frames]),
-        chosen=[chosen for chosen, _ in outcomes],
-        predictions=pd.concat(frames, ignore_index=True),
-        n_train=round(np.mean([len(rows) for rows in fitted])),
-        n_test=round(np.mean([len(split.test) for split in splits])),
-        metric=metric,
-        probe=run.probe,
-        protocol=run.protocol,
-    )
-
-
-class _PublishedKNN:
-    """The published kNN; keeps the distances between splits."""
-
-    def __init__(self, data: ProbeInput):
-        self.table = knn.CosineTable(data.X)
-
-    def __call__(self, data: ProbeInput, split) -> tuple[int, np.ndarray]:
-        if len(split.train) < knn.K_MAX:
-            raise ValueError(
-                f"the published protocol tries up to {knn.K_MAX} neighbours, but a split has "
-                f"{len(split.train)} training rows; use protocol='careful'"
-            )
-        counts = self.table.counts(split.val, split.train, data.y, knn.K_MAX)
-        k = knn.choose_k_as_published(counts, data.y[split.val])
-        return k, self.table.counts(split.test, split.train, data.y, knn.K_MAX)[:, k - 1] / k
-
-
-def _published_linear(data: ProbeInput, split) -> tuple[float, np.ndarray]:
-    probe = linear.LinearProbe().fit(data.X[split.train], data.y[split.train])
-    return probe.C, probe.predict_proba(data.X[split.test])[:, 1]
-
-
-def careful_shares(X, y, train, queries, k_max: int) -> np.ndarray:
-    """Return the share of label 1 among the k nearest of scaled features, k = 1 to `k_max`.
-
-    Features are scaled by the training rows. `train` and `queries` are rows of `X`.
-    """
-    scaler = StandardScaler().fit(X[train])
-    probe = knn.KNNProbe(1).fit(scaler.transform(X[train]), y[train])
-    return probe.predict_proba_all(scaler.transform(X[queries]), k_max)
-
-
-def choose_neighbours(X, y, split) -> tuple[int, float]:
-    """Return the k with the highest validation AUC, the largest of equals, and that AUC."""
-    inside = careful_shares(X, y, split.train, split.val, min(knn.K_MAX, len(split.train)))
-    area = knn.auc_per_k(inside, y[split.val])
-    return int(np.flatnonzero(area >= area.max() - 1e-12)[-1]) + 1, float(area.max())
-
-
-def _careful_knn(data: ProbeInput, split) -> tuple[int, np.ndarray]:
-    k, _ = choose_neighbours(data.X, data.y, split)
-    rows = rows_to_fit(split, "careful")
-    return k, careful_shares(data.X, data.y, rows, split.test, k)[:, -1]
-
-
-def choose_penalty(data: ProbeInput, split) -> float:
-    """Return the penalty with the smallest validation log loss; the strongest of equals.
-
-    The AUC would do as well for ranking lesions, but it does not see that a strong penalty shrinks
-    every probability towards the class share.
-    """
-    inside = linear.scores_per_penalty(data.X[split.train], data.y[split.train], data.X[split.val])
-    wrong_way = np.where(data.y[split.val][:, None] == 1, -inside, inside)
-    loss = np.logaddexp(0, wrong_way).mean(axis=0)
-    return linear.C_GRID[int(np.argmax(loss <= loss.min() + 1e-12))]
-
-
-def _careful_linear(data: ProbeInput, split) -> tuple[float, np.ndarray]:
-    strength = choose_penalty(data, split)
-    rows = rows_to_fit(split, "careful")
-    probe = linear.LinearProbe(C=strength, scale=True).fit(data.X[rows], data.y[rows])
-    return strength, probe.predict_proba(data.X[split.test])[:, 1]
+    data, splits = probe_input(X, y, groups), check_splits(splits, checks.labels(y))
+    neighbours = knn.Neighbours(data.X, "published")
+    results = {}
+    for count in shots:
+        outcomes = []
+        for number, split in enumerate(splits):
+            rng = np.random.default_rng([seed, count, number])
+            pools = [split.train[data.y[split.train] == label] for label in (0, 1)]
+            drawn = np.concatenate([rng.choice(pool, count, replace=False) for pool in pools])
+            few = Split(drawn, split.val, split.test)
+            outcomes.append(neighbours.fit(data.y, few, min(knn.K_MAX, len(drawn))))
+        results[count] = collect(data, splits, outcomes, f"{count}-shot knn", "published")
+    return results

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from tumorbench_utils.stats.checks import checked_level, numbers
+from tumorbench_utils import checks
 
 
 class FriedmanResult(NamedTuple):
@@ -31,7 +31,7 @@ class FriedmanResult(NamedTuple):
 
 
 def holm(p_values):
-    """Return p values adjusted for their number after Holm (1979).
+    """Return p values adjusted for their number after Holm [1]_.
 
     Parameters
     ----------
@@ -44,14 +44,21 @@ def holm(p_values):
 
     Raises
     ------
-    ValueError
+    InputError
         If there are none, or one is missing or outside 0 to 1.
+
+    See Also
+    --------
+    statsmodels.stats.multitest.multipletests : ``method="holm"`` gives the same values.
+
+    References
+    ----------
+    .. [1] Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat
+       1979;6:65-70.
     """
-    p = numbers(p_values, "p_values")
-    if not len(p):
-        raise ValueError("there are no p values to adjust")
-    if p.min() < 0 or p.max() > 1:
-        raise ValueError(f"p values must lie between 0 and 1; they run from {p.min()} to {p.max()}")
+    p = checks.numbers(p_values, "p_values")
+    if not len(p) or p.min() < 0 or p.max() > 1:
+        raise checks.InputError(f"p values must lie between 0 and 1, one or more: {p}")
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))
@@ -61,8 +68,19 @@ def holm(p_values):
     return adjusted
 
 
+def _table(performance: pd.DataFrame) -> np.ndarray:
+    """Return the numbers of a table of cohorts x models, two of each and each once."""
+    values = checks.numbers(performance, "performance", ndim=2)
+    names = performance.index, performance.columns
+    if min(values.shape) < 2 or not all(axis.is_unique for axis in names):
+        raise checks.InputError(
+            f"ranks need two cohorts and two models, each once, not {list(map(list, names))}"
+        )
+    return values
+
+
 def friedman_nemenyi(performance: pd.DataFrame, *, alpha: float = 0.05) -> FriedmanResult:
-    """Compare models over cohorts by their ranks (Friedman 1937; Nemenyi 1963; Demšar 2006).
+    """Compare models over cohorts by their ranks: Friedman's test [1]_ and Nemenyi's after it [2]_.
 
     Parameters
     ----------
@@ -73,31 +91,31 @@ def friedman_nemenyi(performance: pd.DataFrame, *, alpha: float = 0.05) -> Fried
 
     Raises
     ------
-    TypeError
-        If `performance` is not a DataFrame.
-    ValueError
+    InputError
         If there are fewer than two cohorts or models, a value is missing or not a number, or a
         name stands twice.
+
+    See Also
+    --------
+    scipy.stats.friedmanchisquare : the same statistic and p value for three models or more.
+
+    References
+    ----------
+    .. [1] Friedman M. The use of ranks to avoid the assumption of normality implicit in the
+       analysis of variance. J Am Stat Assoc 1937;32:675-701.
+    .. [2] Demšar J. Statistical comparisons of classifiers over multiple data sets. J Mach Learn
+       Res 2006;7:1-30.
     """
-    if not isinstance(performance, pd.DataFrame):
-        raise TypeError("performance must be a DataFrame with cohorts as rows, models as columns")
-    cohorts, models = performance.shape
-    if cohorts < 2 or models < 2:
-        raise ValueError(f"ranks need two cohorts and two models, not {cohorts} and {models}")
-    for what, names in (("cohort", performance.index), ("model", performance.columns)):
-        if not names.is_unique:
-            raise ValueError(f"{what} {names[names.duplicated()][0]!r} stands twice")
-    values = np.column_stack([numbers(performance[m], f"model {m!r}") for m in performance])
+    values = _table(performance)
+    cohorts, models = values.shape
     ranks = sps.rankdata(-values, axis=1)
-    tied = sum(
-        float((counts**3 - counts).sum())
-        for counts in (np.unique(row, return_counts=True)[1] for row in ranks)
-    )
     mean_ranks = ranks.mean(axis=0)
     spread = 12 * cohorts * np.sum((mean_ranks - (models + 1) / 2) ** 2) / (models * (models + 1))
-    correction = 1 - tied / (cohorts * models * (models**2 - 1))
+    # Ties narrow the distribution of the ranks; where all are tied nothing is left to test.
+    correction = np.mean([sps.tiecorrect(row) for row in ranks])
     statistic = spread / correction if correction > 1e-12 else 0.0
-    q = sps.studentized_range.ppf(1 - checked_level(alpha), models, np.inf) / np.sqrt(2)
+    # Nemenyi's q is the studentised range over infinite degrees of freedom, divided by root 2.
+    q = sps.studentized_range.ppf(1 - checks.share(alpha), models, np.inf) / np.sqrt(2)
     return FriedmanResult(
         float(statistic),
         float(sps.chi2.sf(statistic, models - 1)),
@@ -119,7 +137,7 @@ def resampled_ranks(
     performance : DataFrame, cohorts x models
         Higher is better.
     errors : DataFrame, cohorts x models
-        Standard errors; 0 leaves the sampling noise out.
+        Standard errors, joined by name; 0 leaves the sampling noise out.
     n, seed : int
 
     Returns
@@ -129,20 +147,14 @@ def resampled_ranks(
 
     Raises
     ------
-    ValueError
-        If the tables have other rows or columns, or an error is missing or negative.
+    KeyError, InputError
+        If a performance has no error, or a value is missing.
     """
-    friedman_nemenyi(performance)
-    if not performance.index.equals(errors.index) or not performance.columns.equals(errors.columns):
-        raise ValueError(
-            "performance and errors must have the same cohorts and models in one order"
-        )
-    noise = errors.to_numpy(dtype=float)
-    if not (noise >= 0).all():
-        raise ValueError("standard errors must be numbers of at least 0")
+    values = _table(performance)
+    noise = checks.numbers(errors.loc[performance.index, performance.columns], "errors", ndim=2)
     rng = np.random.default_rng(seed)
-    cohorts = rng.integers(0, len(performance), size=(n, len(performance)))
-    drawn = performance.to_numpy(dtype=float)[cohorts]
+    cohorts = rng.integers(0, len(values), size=(n, len(values)))
+    drawn = values[cohorts]
     drawn = drawn + rng.standard_normal(drawn.shape) * noise[cohorts]
     within = sps.rankdata(-drawn, axis=2).mean(axis=1)
     return pd.DataFrame(sps.rankdata(within, axis=1), columns=performance.columns)

@@ -1,11 +1,9 @@
 """Means over repeated random splits, whose cases overlap."""
 
-from numbers import Real
-
 import numpy as np
 from scipy import stats as sps
 
-from tumorbench_utils.stats.checks import checked_level, numbers
+from tumorbench_utils import checks
 
 
 def published_interval(scores) -> tuple[float, float]:
@@ -16,15 +14,17 @@ def published_interval(scores) -> tuple[float, float]:
     sums of squares of the published AUCs would not be whole multiples of their smallest step
     (``data/published/README.md``).
     """
-    scores = numbers(scores, "scores")
-    if len(scores) < 2:
-        raise ValueError(f"an interval needs the scores of at least two splits, not {len(scores)}")
+    scores = checks.numbers(scores, "scores")
     half = 1.96 * scores.std(ddof=1) / np.sqrt(len(scores))
     return float(scores.mean() - half), float(scores.mean() + half)
 
 
 def corrected_error(sd, n_splits: int, n_train: int, n_test: int):
-    """Return the standard error of a mean over repeated splits after Nadeau and Bengio (2003).
+    """Return the standard error of a mean over repeated splits after Nadeau and Bengio [1]_.
+
+    Splits share cases, so their scores are correlated and a mean over J of them varies more than
+    1/J of one. The correlation cannot be estimated from one sample; the correction takes it as
+    ``n_test / (n_train + n_test)``, which adds ``n_test / n_train`` to the 1/J.
 
     Parameters
     ----------
@@ -32,13 +32,21 @@ def corrected_error(sd, n_splits: int, n_train: int, n_test: int):
         Standard deviation over the splits, with ``n_splits - 1`` in its denominator.
     n_splits, n_train, n_test : int
         Number of splits and the cases on either side of one.
+
+    Raises
+    ------
+    InputError
+        If there is one split only, or no case on a side.
+
+    References
+    ----------
+    .. [1] Nadeau C, Bengio Y. Inference for the generalization error. Mach Learn 2003;52:239-281.
     """
-    for name, value in (("n_splits", n_splits), ("n_train", n_train), ("n_test", n_test)):
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not np.isfinite(value) or value <= 0:
-            raise ValueError(f"{name} must be a number above 0, not {value!r}")
-    if n_splits < 2:
-        raise ValueError("a corrected interval needs the scores of at least two splits, not 1")
+    if not (n_splits > 1 and n_train > 0 and n_test > 0):
+        raise checks.InputError(
+            f"an interval over splits needs two of them, and numbers above 0 of cases to train and "
+            f"test on, not {n_splits} splits of {n_train} and {n_test}"
+        )
     return np.asarray(sd) * np.sqrt(1 / n_splits + n_test / n_train)
 
 
@@ -47,8 +55,7 @@ def corrected_interval(
 ) -> tuple[float, float]:
     """Return the interval of a mean over repeated random splits, corrected for their overlap.
 
-    Nadeau and Bengio (2003): the variance of the mean is ``(1/J + n_test/n_train) s²`` for J
-    splits with sample variance s², and the quantile is Student's with J - 1 degrees of freedom.
+    Student's quantile with J - 1 degrees of freedom times :func:`corrected_error`.
 
     Parameters
     ----------
@@ -64,14 +71,16 @@ def corrected_interval(
 
     Raises
     ------
-    ValueError
+    InputError
         If there are fewer than two scores, a score is missing, or a size is not positive.
+
+    See Also
+    --------
+    sklearn.model_selection.cross_val_score : gives the scores, without an interval.
     """
-    scores = numbers(scores, "scores")
-    error = corrected_error(
-        scores.std(ddof=1) if len(scores) > 1 else 0, len(scores), n_train, n_test
-    )
-    half = sps.t.ppf((1 + checked_level(level)) / 2, len(scores) - 1) * error
+    scores = checks.numbers(scores, "scores")
+    error = corrected_error(scores.std(ddof=min(1, len(scores))), len(scores), n_train, n_test)
+    half = sps.t.ppf((1 + checks.share(level)) / 2, len(scores) - 1) * error
     return float(scores.mean() - half), float(scores.mean() + half)
 
 
@@ -83,6 +92,7 @@ def corrected_p(mean, sd, n_splits: int, n_train: int, n_test: int, *, null: flo
     mean, sd : float or array-like
         Mean and standard deviation (n - 1) over the splits.
     n_splits, n_train, n_test : int
+        As for :func:`corrected_error`.
     null : float
         Mean under the hypothesis.
 
@@ -92,6 +102,6 @@ def corrected_p(mean, sd, n_splits: int, n_train: int, n_test: int, *, null: flo
         Two-sided p values.
     """
     error = corrected_error(sd, n_splits, n_train, n_test)
-    if (error <= 0).any():
-        raise ValueError("a standard deviation of 0 leaves nothing to test with")
+    if not (error > 0).all():
+        raise checks.InputError("a standard deviation of 0 leaves nothing to test with")
     return 2 * sps.t.sf(np.abs((np.asarray(mean) - null) / error), n_splits - 1)

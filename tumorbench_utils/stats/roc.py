@@ -1,12 +1,25 @@
-"""Areas under ROC curves: their bootstrap, their comparison, and decision curves."""
+"""Areas under ROC curves: their bootstrap and their comparison."""
 
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 from scipy import stats as sps
 
-from tumorbench_utils.stats.checks import checked, checked_level, numbers
+from tumorbench_utils import checks
+from tumorbench_utils.stats.estimate import Estimate
+
+
+def _checked(y, scores: dict, groups=None) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Return labels, scores in their order, and groups as numbers from 0."""
+    labels = checks.labels(y)
+    arrays = [
+        checks.numbers(checks.aligned(y, score, name), name, n=len(labels))
+        for name, score in scores.items()
+    ]
+    codes = checks.groups(groups, y)
+    if codes.max() == 0:
+        raise checks.InputError("all rows are of one group; at least two are needed")
+    return labels, arrays, codes
 
 
 def auc(y, score) -> float:
@@ -21,10 +34,14 @@ def auc(y, score) -> float:
 
     Raises
     ------
-    ValueError
+    InputError
         If lengths or indexes differ, a value is missing or infinite, or one class is absent.
+
+    See Also
+    --------
+    sklearn.metrics.roc_auc_score : the same number, without the join by index.
     """
-    labels, (score,), _ = checked(y, {"score": score})
+    labels, (score,), _ = _checked(y, {"score": score})
     positives = int(labels.sum())
     rank_sum = sps.rankdata(score)[labels == 1].sum()
     u = rank_sum - positives * (positives + 1) / 2
@@ -74,8 +91,6 @@ def resample_counts(codes: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray
         Number of resamples.
     seed : int
     """
-    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"the number of resamples must be a whole number above 0, not {n!r}")
     rng = np.random.default_rng(seed)
     total = int(codes.max()) + 1
     block = max(1, 2_000_000 // max(total, len(codes)))
@@ -91,23 +106,23 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
 
     Raises
     ------
-    ValueError
+    InputError
         If more than half of the resamples have no value.
     """
-    level = checked_level(level)
     valid = values[np.isfinite(values)]
     if 2 * len(valid) < len(values):
-        raise ValueError(
+        raise checks.InputError(
             f"{len(values) - len(valid)} of {len(values)} resamples hold one class only; there "
             "are too few cases or groups of one class for a bootstrap"
         )
-    low, high = np.quantile(valid, [(1 - level) / 2, (1 + level) / 2])
+    tail = (1 - checks.share(level)) / 2
+    low, high = np.quantile(valid, [tail, (1 + level) / 2])
     return float(low), float(high)
 
 
 def bootstrap_auc(
     y, score, groups=None, n: int = 2000, seed: int = 0, *, level: float = 0.95
-) -> tuple[float, float, float]:
+) -> Estimate:
     """Return an AUC and its percentile bootstrap interval, whole groups resampled together.
 
     Parameters
@@ -124,19 +139,25 @@ def bootstrap_auc(
 
     Returns
     -------
-    auc, low, high : float
+    Estimate
+        Unpacks as ``auc, low, high``.
 
     Raises
     ------
-    ValueError
+    InputError
         As :func:`auc`; also for missing groups, a single group, or if more than half of the
         resamples hold one class only.
+
+    See Also
+    --------
+    scipy.stats.bootstrap : resamples single cases; patients cannot be kept together.
     """
-    labels, (score,), codes = checked(y, {"score": score}, groups)
+    labels, (score,), codes = _checked(y, {"score": score}, groups)
     area = WeightedAUC(labels, score)
     values = np.concatenate([area(counts) for counts in resample_counts(codes, n, seed)])
     value = area(np.ones((1, len(labels))))[0]
-    return float(value), *percentile_interval(values, level)
+    unit = "lesions" if groups is None else "patients"
+    return Estimate(value, *percentile_interval(values, level), f"bootstrap over {unit}")
 
 
 def resampled_split_auc(
@@ -179,8 +200,7 @@ def _placements(labels: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Share of the other class that each case is ordered rightly against; ties count half."""
     places = np.empty(len(labels))
     for this, other in ((1, 0), (0, 1)):
-        reference = np.sort(score[labels == other])
-        own = score[labels == this]
+        reference, own = np.sort(score[labels == other]), score[labels == this]
         below = np.searchsorted(reference, own, "left") + np.searchsorted(reference, own, "right")
         share = below / (2 * len(reference))
         places[labels == this] = share if this == 1 else 1 - share
@@ -188,10 +208,10 @@ def _placements(labels: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def delong_test(y, s1, s2, *, groups=None) -> tuple[float, float, float]:
-    """Compare two correlated AUCs after DeLong et al. (1988).
+    """Compare two correlated AUCs after DeLong et al. [1]_.
 
-    With `groups` the variance is that of Obuchowski (1997) for clustered data, which equals
-    DeLong's when every group holds one case.
+    With `groups` the variance is that of Obuchowski [2]_ for clustered data, which equals DeLong's
+    when every group holds one case.
 
     Parameters
     ----------
@@ -214,79 +234,35 @@ def delong_test(y, s1, s2, *, groups=None) -> tuple[float, float, float]:
 
     Raises
     ------
-    ValueError
+    InputError
         As :func:`auc`; also if a class has fewer than two cases (or stands in one group only).
+
+    References
+    ----------
+    .. [1] DeLong ER, DeLong DM, Clarke-Pearson DL. Comparing the areas under two or more correlated
+       receiver operating characteristic curves. Biometrics 1988;44:837-845.
+    .. [2] Obuchowski NA. Nonparametric analysis of clustered ROC curve data. Biometrics
+       1997;53:567-578.
     """
-    labels, (s1, s2), codes = checked(y, {"s1": s1, "s2": s2}, groups)
+    labels, (s1, s2), codes = _checked(y, {"s1": s1, "s2": s2}, groups)
     difference = _placements(labels, s1) - _placements(labels, s2)
     diff = difference[labels == 1].mean()
-    centred = difference - diff
     total = codes.max() + 1
-    sums, counts = {}, {}
-    for this in (1, 0):
-        own = labels == this
-        sums[this] = np.bincount(codes[own], weights=centred[own], minlength=total)
-        counts[this] = np.count_nonzero(np.bincount(codes[own], minlength=total))
-        if counts[this] < 2:
-            what = "cases" if groups is None else "groups with cases"
-            raise ValueError(f"DeLong's test needs at least two {what} of label {this}")
-    positives, negatives = labels.sum(), (labels == 0).sum()
-    variance = (
-        counts[1] / (counts[1] - 1) * np.sum(sums[1] ** 2) / positives**2
-        + counts[0] / (counts[0] - 1) * np.sum(sums[0] ** 2) / negatives**2
-        + 2 * total / (total - 1) * np.sum(sums[1] * sums[0]) / (positives * negatives)
-    )
+    # The variance is a sum over groups: of the positives', of the negatives' and, where a group
+    # holds both, of their products (Obuchowski's S10, S01 and S11).
+    sums, factors = [], []
+    for own in (labels == 1, labels == 0):
+        count = len(np.unique(codes[own]))
+        if count < 2:
+            raise checks.InputError("DeLong's test needs two cases (or groups) of either label")
+        centred = difference[own] - diff
+        sums.append(np.bincount(codes[own], centred, minlength=total) / own.sum())
+        factors.append(count / (count - 1))
+    variance = factors[0] * np.sum(sums[0] ** 2) + factors[1] * np.sum(sums[1] ** 2)
+    variance += 2 * total / (total - 1) * np.sum(sums[0] * sums[1])
     # Two orders that differ nowhere leave rounding errors of this size, not a variance.
     if variance <= 1e-20:
-        if abs(diff) < 1e-12:
-            return 0.0, 0.0, 1.0
-        return float(diff), float(np.copysign(np.inf, diff)), 0.0
+        same = abs(diff) < 1e-12
+        return (0.0, 0.0, 1.0) if same else (float(diff), float(np.copysign(np.inf, diff)), 0.0)
     z = diff / np.sqrt(variance)
     return float(diff), float(z), float(2 * sps.norm.sf(abs(z)))
-
-
-def net_benefit(y, probability, thresholds) -> pd.DataFrame:
-    """Return the decision curve of a model (Vickers and Elkin 2006).
-
-    At a threshold t a patient is treated if the probability of label 1 is at least t; a false
-    positive then costs t / (1 - t) true positives.
-
-    Parameters
-    ----------
-    y : array-like, shape (n,)
-        Labels; 1 is what treatment is for.
-    probability : array-like, shape (n,)
-        Between 0 and 1.
-    thresholds : array-like, shape (m,)
-        Between 0 and 1, ends excluded.
-
-    Returns
-    -------
-    DataFrame
-        ``threshold``, ``model`` (net benefit per patient), ``treat_all``, ``treat_none`` (0).
-
-    Raises
-    ------
-    ValueError
-        As :func:`auc`; also for probabilities or thresholds out of range.
-    """
-    labels, (probability,), _ = checked(y, {"probability": probability})
-    thresholds = numbers(thresholds, "thresholds")
-    if probability.min() < 0 or probability.max() > 1:
-        raise ValueError(
-            "probabilities must lie between 0 and 1; a plain score has no decision curve"
-        )
-    if thresholds.min() <= 0 or thresholds.max() >= 1:
-        raise ValueError("thresholds must lie between 0 and 1, both excluded")
-    odds = thresholds / (1 - thresholds)
-    treated = probability[:, None] >= thresholds
-    share = labels.mean()
-    return pd.DataFrame(
-        {
-            "threshold": thresholds,
-            "model": (treated & (labels[:, None] == 1)).mean(axis=0)
-            - (treated & (labels[:, None] == 0)).mean(axis=0) * odds,
-            "treat_all": share - (1 - share) * odds,
-            "treat_none": 0.0,
-        }
-    )
