@@ -98,11 +98,13 @@ class LinearProbe(BinaryProbe):
 
     def decision_function(self, X) -> np.ndarray:
         """Return the log-odds of the second class, shape (n,)."""
-        return self._model.decision_function(self._rows(X))
+        rows = self._rows(X)
+        return self._model.decision_function(rows)
 
     def predict_proba(self, X) -> np.ndarray:
         """Return the probabilities of both classes, shape (n, 2)."""
-        return self._model.predict_proba(self._rows(X))
+        rows = self._rows(X)
+        return self._model.predict_proba(rows)
 
 
 def _logistic(X, y, C: float) -> LogisticRegression:

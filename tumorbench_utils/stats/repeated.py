@@ -79,7 +79,7 @@ def corrected_interval(
     sklearn.model_selection.cross_val_score : gives the scores, without an interval.
     """
     scores = checks.numbers(scores, "scores")
-    error = corrected_error(scores.std(ddof=min(1, len(scores))), len(scores), n_train, n_test)
+    error = corrected_error(1, len(scores), n_train, n_test) * scores.std(ddof=1)
     half = sps.t.ppf((1 + checks.share(level)) / 2, len(scores) - 1) * error
     return float(scores.mean() - half), float(scores.mean() + half)
 
