@@ -11,16 +11,25 @@ Three environment variables set everything:
 """
 
 import difflib
+import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import platformdirs
+import yaml
 
 EDITIONS = ("phantom", "released", "full")
 
 #: Top level of the checkout: it holds ``_toc.yml``, ``notebooks`` and ``data``.
 BOOK_ROOT = Path(__file__).resolve().parents[1]
+
+
+@functools.cache
+def book_data(name: str):
+    """Return what ``data/NAME.yml`` of the book holds; it is read once and must not be changed."""
+    text = (BOOK_ROOT / "data" / f"{name}.yml").read_text(encoding="utf-8")
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tumorbench_utils import settings
-from tumorbench_utils.cohorts.cards import CohortCard, CohortError
-from tumorbench_utils.cohorts.phantom import phantom_table
+from tumorbench_utils.cohorts.cards import CohortCard
 from tumorbench_utils.cohorts.registry import card, is_own, read_own
 from tumorbench_utils.cohorts.released import load_released
 from tumorbench_utils.cohorts.tables import check_standard
@@ -76,11 +75,8 @@ def load_cohort(name: str, edition: str | None = None) -> Cohort:
     if is_own(name):
         return Cohort(known, edition, read_own(name, settings.data_dir()))
     if edition == "phantom":
+        from tumorbench_utils.cohorts.phantom import phantom_table  # the generator is slow to import
+
         return Cohort(known, edition, check_standard(phantom_table(name), f"phantoms {name}"))
-    data = settings.data_dir()
-    if data is None:
-        raise CohortError(
-            f"the {edition} edition of {name} needs the released tables: get them with `tumorbench "
-            f"cohorts fetch {name}` and set TUMORBENCH_DATA to their folder"
-        )
-    return Cohort(known, edition, load_released(name, data, images=edition == "full"))
+    images = edition == "full"
+    return Cohort(known, edition, load_released(name, settings.data_dir(), images=images))

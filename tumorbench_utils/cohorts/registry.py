@@ -45,18 +45,19 @@ def register(card: CohortCard, reader: Reader) -> None:
     TypeError
         If `card` is no card or `reader` cannot be called.
     ValueError
-        If the name is that of a cohort of the book.
+        If the name is no plain name, or that of a cohort of the book.
     """
-    if not isinstance(card, CohortCard):
-        raise TypeError(f"card must be a CohortCard, not {type(card).__name__}")
-    if not callable(reader):
-        raise TypeError(f"reader must be callable with a folder, not {type(reader).__name__}")
-    if not isinstance(card.key, str) or not card.key.isidentifier():
-        raise ValueError(f"the key of a card must be a plain name such as my_cohort: {card.key!r}")
-    if card.key in COHORTS and card.key not in _OWN:
-        raise ValueError(f"{card.key!r} is a cohort of the book; choose another key")
-    COHORTS[card.key] = card
-    _OWN[card.key] = reader
+    if not isinstance(card, CohortCard) or not callable(reader):
+        raise TypeError(
+            "register takes a CohortCard and a reader that is callable with a folder, not "
+            f"{type(card).__name__} and {type(reader).__name__}"
+        )
+    if not card.key.isidentifier() or (card.key in COHORTS and card.key not in _OWN):
+        raise ValueError(
+            f"the key {card.key!r} is taken by a cohort of the book, or no plain name such as "
+            "my_cohort; choose another one"
+        )
+    COHORTS[card.key], _OWN[card.key] = card, reader
 
 
 def is_own(name: str) -> bool:

@@ -1,17 +1,17 @@
-"""Reading and checking tables: every fault is a :class:`CohortError` with file, row and column.
+"""Tables as text, and what may stand in their columns; faults are named by file, row and column.
 
 Rows are numbered as a spreadsheet shows them: the header is row 1.
 """
 
+import collections
 import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
-from pandera.errors import SchemaErrors
 
 from tumorbench_utils.cohorts.cards import CohortError
 
@@ -21,234 +21,208 @@ COORD_LIMITS_MM = {"coord_x": 500.0, "coord_y": 500.0, "coord_z": 3000.0}
 
 #: Columns of every cohort table, in this order.
 STANDARD_COLUMNS = (
-    "lesion_id",
-    "patient_id",
-    "scan_id",
-    "image_path",
-    "coord_x",
-    "coord_y",
-    "coord_z",
-    "label",
-    "time_days",
-    "event",
+    *("lesion_id", "patient_id", "scan_id", "image_path"),
+    *COORD_LIMITS_MM,
+    *("label", "time_days", "event"),
 )
 
-
-#: What stands between cells where it is not a comma.
-_OTHER_MARKS = re.compile(r"[;\t|]")
-
-
-def text(
-    *,
-    unique: bool = False,
-    missing: bool = False,
-    pattern: str | None = None,
-    values: Sequence[str] | None = None,
-) -> pa.Column:
-    """Return the rule for a column of text, all of it matching `pattern` or among `values`."""
-    checks = [pa.Check.str_length(1, 20000)]
-    if pattern is not None:
-        checks.append(pa.Check.str_matches(pattern))
-    if values is not None:
-        checks.append(pa.Check.isin(values))
-    return pa.Column(str, checks, unique=unique, nullable=missing)
+#: Faults of one column, and of one table, that a message names; the rest is counted.
+_SHOWN_OF_COLUMN, _SHOWN = 3, 20
 
 
-def number(low: float, high: float, *, unique: bool = False, missing: bool = False) -> pa.Column:
-    """Return the rule for a column of finite numbers between `low` and `high`."""
-    return pa.Column(
-        float, pa.Check.in_range(low, high), unique=unique, nullable=missing, coerce=True
-    )
+class Rule(NamedTuple):
+    """What may stand in a column: numbers if `range` or `codes` is given, else text.
+
+    Attributes
+    ----------
+    range : (float, float), optional
+        Least and greatest number.
+    codes : sequence of float
+        The numbers that may stand there.
+    values : sequence of str
+        The texts that may stand there.
+    pattern : str
+        Regular expression of the whole text. A group in it is what is kept of the cell.
+    unique, missing : bool
+        Whether every cell differs from the others, and whether cells may be empty.
+    """
+
+    range: Sequence[float] | None = None
+    codes: Sequence[float] = ()
+    values: Sequence[str] = ()
+    pattern: str = ""
+    unique: bool = False
+    missing: bool = False
 
 
-def code(*values: float, missing: bool = False) -> pa.Column:
-    """Return the rule for a column of numbers that may hold `values` only."""
-    return pa.Column(float, pa.Check.isin(values), nullable=missing, coerce=True)
+def coordinate(name: str, *, missing: bool = False) -> Rule:
+    """Return the rule for ``coord_x``, ``coord_y`` or ``coord_z``, in LPS mm."""
+    return Rule(range=(-COORD_LIMITS_MM[name], COORD_LIMITS_MM[name]), missing=missing)
 
 
-def coordinate(name: str) -> pa.Column:
-    """Return the rule for one coordinate, ``coord_x``, ``coord_y`` or ``coord_z``, in LPS mm."""
-    limit = COORD_LIMITS_MM[name]
-    return number(-limit, limit)
+#: Rules of the columns that have a meaning in every table.
+RULES = {
+    **dict.fromkeys(("lesion_id", "patient_id", "scan_id", "image_path"), Rule()),
+    "lesion_id": Rule(unique=True),
+    **{name: coordinate(name) for name in COORD_LIMITS_MM},
+    "label": Rule(codes=(0, 1), missing=True),
+    "time_days": Rule(range=(0, 40000), missing=True),
+    "event": Rule(codes=(0, 1), missing=True),
+    "label_reference": Rule(codes=(0, 1), missing=True),
+}
 
 
-def read_csv(folder: Path, relative: str, columns: Mapping[str, pa.Column]) -> pd.DataFrame:
-    """Read the checked columns of a released CSV file.
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV file as text.
 
     Parameters
     ----------
-    folder : Path
-        Folder of the released tables.
-    relative : str
-        The file in it.
-    columns : mapping of str to pandera Column
-        Columns to read and their rules; other columns of the file are not looked at.
+    path : Path
 
     Returns
     -------
-    DataFrame
-        `columns`, indexed by row number. Empty cells are missing.
+    DataFrame of object
+        Indexed by row number. Blank cells are None, and lines without any cell are passed over.
 
     Raises
     ------
     CohortError
-        If the file is absent or no CSV table, lacks a column, has rows of different lengths, or a
-        value breaks its rule.
+        If the file is absent, empty or no CSV table, rows have different lengths, or a column
+        stands there twice.
     """
-    path = folder / relative
-    header, rows = read_cells(folder, relative)
-    absent = [name for name in columns if name not in header]
-    if absent:
-        raise CohortError(
-            f"{path}: no column {', '.join(map(repr, absent))}; the file has "
-            f"{', '.join(map(repr, header[:12]))}{', ...' if len(header) > 12 else ''}. Is it the "
-            "table of another cohort?"
-        )
-    twice = [name for name in columns if header.count(name) > 1]
-    if twice:
-        raise CohortError(f"{path}: row 1: the column {twice[0]!r} stands there twice")
-    if not rows:
-        raise CohortError(f"{path}: no rows below the header")
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=header, dtype=object)
-    return check(frame[list(columns)], columns, str(path))
-
-
-def read_cells(folder: Path, relative: str) -> tuple[list[str], dict[int, list[str | None]]]:
-    """Return the header and the rows of a CSV file, by row number, each as long as the header.
-
-    Lines without any cell are passed over. Blank cells are None.
-
-    Raises
-    ------
-    CohortError
-        If the file is absent, empty or no CSV table, or rows have different lengths.
-    """
-    path = folder / relative
-    if not path.is_file():
-        beside = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-        there = f"{path.parent} holds {', '.join(beside[:8]) or 'nothing'}"
-        if not path.parent.is_dir():
-            there = f"there is no folder {path.parent}"
-        raise CohortError(f"{path}: no such file; {there}")
-    rows: dict[int, list[str | None]] = {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
-            header = next(reader, None)
-            if header is not None and len(header) == 1 and (mark := _OTHER_MARKS.search(header[0])):
-                raise CohortError(
-                    f"{path}: row 1: cells are parted by {mark[0]!r}; save the table as CSV with "
-                    "commas between cells and points in numbers"
-                )
-            for number_, cells in enumerate(reader, start=2):
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise CohortError(
-                        f"{path}: row {number_}: {len(cells)} cells, but the header has "
-                        f"{len(header)}"
-                    )
-                rows[number_] = [cell if cell.strip() else None for cell in cells]
+            header = next(reader, [])
+            rows = {reader.line_num: cells for cells in reader if cells}
+    except FileNotFoundError:
+        beside = ", ".join(sorted(p.name for p in path.parent.glob("*"))[:8])
+        raise CohortError(
+            f"{path}: no such file; {path.parent} is "
+            f"{f'a folder with {beside}' if beside else 'empty, or no folder'}"
+        ) from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise CohortError(
             f"{path}: not a CSV table in UTF-8 ({error}); save it as CSV UTF-8"
         ) from None
-    if header is None:
-        raise CohortError(f"{path}: the file is empty")
-    return header, rows
+    if not header or not rows:
+        raise CohortError(f"{path}: {'no rows below the header' if header else 'the file is empty'}")
+    if re.match("(?i)sep=", header[0]):
+        raise CohortError(f"{path}: row 1: {','.join(header)!r} is no header; remove that line")
+    if len(header) == 1 and (mark := re.search(r"[;\t|]", header[0])):
+        raise CohortError(
+            f"{path}: row 1: cells are parted by {mark[0]!r}; save the table as CSV with commas "
+            "between cells and points in numbers"
+        )
+    twice = [name for name, n in collections.Counter(header).items() if n > 1]
+    if twice:
+        raise CohortError(f"{path}: row 1: the column {_short(twice[0])} stands there twice")
+    for number, cells in rows.items():
+        if len(cells) != len(header):
+            raise CohortError(
+                f"{path}: row {number}: {len(cells)} cells, but the header has {len(header)}"
+            )
+    cells = [[cell if cell.strip() else None for cell in row] for row in rows.values()]
+    return pd.DataFrame(cells, index=list(rows), columns=header, dtype=object)
 
 
 def check(
-    frame: pd.DataFrame,
-    columns: Mapping[str, pa.Column],
-    where: str,
-    called: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
-    """Return a table with its columns converted, or say what breaks which rule.
+    frame: pd.DataFrame, rules: Mapping[str, Rule], called: Mapping[str, str] | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the columns that have rules, converted, and what is wrong with them.
 
     Parameters
     ----------
     frame : DataFrame
-        The index is what a row is called in messages.
-    columns : mapping of str to pandera Column
-    where : str
-        What the table is called in messages.
+        The index is how rows are called in messages.
+    rules : mapping of str to Rule
     called : mapping of str to str, optional
-        What columns are called in messages, where the file has other names.
-
-    Raises
-    ------
-    CohortError
-        Naming up to five faults by row and column.
+        How columns are called in messages, where the file has other names.
     """
-    for name, rule in columns.items():
-        wrong = frame[name].dtype.kind if name in frame else ""
-        if wrong == "c" or (wrong == "b" and name in COORD_LIMITS_MM):
-            raise CohortError(
-                f"{where}: column {(called or {}).get(name, name)!r} holds "
-                f"{'complex numbers' if wrong == 'c' else 'true and false'}, not {rule.dtype}"
-            )
-    try:
-        checked = pa.DataFrameSchema(dict(columns)).validate(frame, lazy=True)
-    except SchemaErrors as error:
-        raise CohortError(f"{where}: {_faults(error, frame, called or {})}") from None
-    for name, rule in columns.items():
-        if rule.dtype.type == np.dtype(float):
-            bad = (checked[name].isna() & frame[name].notna()) | np.isinf(checked[name])
-            if bad.any():
-                row = bad.index[bad][0]
-                raise CohortError(
-                    f"{where}: row {row}, column {(called or {}).get(name, name)!r}: "
-                    f"{frame.loc[row, name]!r} is not a finite number"
-                )
-    return checked
+    columns, faults = {}, []
+    for name, rule in rules.items():
+        columns[name], wrong = _checked(frame[name], rule)
+        shown = (called or {}).get(name, name)
+        for row, said in wrong.head(_SHOWN_OF_COLUMN).items():
+            value = "" if said.startswith("the cell") else f"{_short(frame[name][row])} "
+            faults.append(f"{place(row)}, column {shown!r}: {value}{said}")
+        if len(wrong) > _SHOWN_OF_COLUMN:
+            faults[-1] += f" (and {len(wrong) - _SHOWN_OF_COLUMN} more in this column)"
+    return pd.DataFrame(columns, index=frame.index), faults
 
 
-def _faults(error: SchemaErrors, frame: pd.DataFrame, called: Mapping[str, str]) -> str:
-    """Return what broke which rule, most five faults, as one line."""
-    cases = error.failure_cases
-    absent = cases.loc[cases["check"] == "column_in_dataframe", "failure_case"]
-    if len(absent):
-        return f"no column {', '.join(repr(name) for name in absent)}"
-    cases = cases[cases["index"].notna()].drop_duplicates(["column", "index"])
-    if cases.empty:
-        return "; ".join(str(line) for line in error.failure_cases["failure_case"].head(5))
-    shown = []
-    for case in cases.head(5).itertuples():
-        value, rule = frame.loc[case.index, case.column], str(case.check)
-        if rule == "not_nullable":
-            said = "the cell is empty"
-        elif rule == "field_uniqueness":
-            said = f"{_short(value)} stands in more than one row"
-        elif "dtype" in rule:
-            said = f"{_short(value)} is not {'a number' if 'float' in rule else 'text'}"
+def _checked(column: pd.Series, rule: Rule) -> tuple[pd.Series, pd.Series]:
+    """Return a column as its rule wants it, and what is wrong, by row."""
+    column, there = column.astype(object), column.notna()
+    wrong = pd.Series("", index=column.index)
+
+    def mark(rows: pd.Series, said: str) -> None:
+        wrong[rows & (wrong == "")] = said
+
+    if not rule.missing:
+        mark(~there, "the cell is empty")
+    if rule.range or rule.codes:
+        # A flag in a column of measurements, or a complex number, converts without a word.
+        no_number = complex if rule.codes else complex | bool | np.bool_
+        plain = column.mask(column.map(lambda cell: isinstance(cell, no_number)))
+        # `to_numeric` knows what a number is; `astype` reads its digits to the last one.
+        result = plain.where(pd.to_numeric(plain, errors="coerce").notna()).astype(float)
+        mark(there & ~np.isfinite(result), "is not a number (points, no commas, no units)")
+        if rule.range:
+            low, high = rule.range
+            mark(there & ~result.between(low, high), f"is not between {low:g} and {high:g}")
         else:
-            said = (
-                f"{_short(value)} breaks the rule {rule if len(rule) <= 80 else rule[:77] + '...'}"
+            known = ", ".join(f"{code:g}" for code in rule.codes)
+            mark(there & ~result.isin(list(rule.codes)), f"is none of {known}")
+    else:
+        result, text = column, column.map(lambda cell: isinstance(cell, str))
+        mark(there & ~text, "is not text")
+        if rule.values:
+            mark(there & ~column.isin(list(rule.values)), f"is none of {', '.join(rule.values)}")
+        if rule.pattern:
+            match = column[text].map(re.compile(rule.pattern).fullmatch)
+            mark(there & ~column.index.isin(match.index[match.notna()]), "is not as it should be")
+            kept = match.dropna().map(lambda found: found[min(found.re.groups, 1)])
+            result = kept.reindex(column.index)
+    if rule.unique:
+        mark(there & column.duplicated(keep=False), "stands in more than one row")
+    return result, wrong[wrong != ""]
+
+
+def place(row) -> str:
+    """Return how a row is called in messages: by its number, or as its index says."""
+    return row if isinstance(row, str) else f"row {row}"
+
+
+def refuse(faults: Sequence[str], where: str = "") -> None:
+    """Raise a :class:`CohortError` that names the faults, if there are any."""
+    if faults:
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise CohortError(f"{where}{': ' if where else ''}{'; '.join(faults[:_SHOWN])}{more}")
+
+
+def disagreements(frame: pd.DataFrame) -> list[tuple[object, str, str]]:
+    """Return where rows contradict each other: row, column and what is wrong.
+
+    A time needs an event and an event a time, and a scan belongs to one patient.
+    """
+    found = []
+    follow_up = frame.reindex(columns=["time_days", "event"]).isna()
+    for row in frame.index[follow_up["time_days"] != follow_up["event"]]:
+        name = "event" if follow_up.loc[row, "event"] else "time_days"
+        found.append((row, name, "the cell is empty; a time needs an event (0 or 1), and an event a time"))
+    first = frame.drop_duplicates("scan_id").set_index("scan_id")["patient_id"]
+    theirs = frame["scan_id"].map(first)
+    for row in frame.index[theirs.notna() & (frame["patient_id"] != theirs)]:
+        found.append(
+            (
+                row,
+                "patient_id",
+                f"the scan {frame.loc[row, 'scan_id']!r} belongs to several patients, "
+                f"{theirs[row]!r} and {frame.loc[row, 'patient_id']!r}",
             )
-        name = called.get(case.column, case.column)
-        shown.append(f"row {case.index}, column {name!r}: {said}")
-    more = f"; and {len(cases) - 5} more" if len(cases) > 5 else ""
-    return "; ".join(shown) + more
-
-
-def _short(value, show=repr) -> str:
-    """Return how a value is shown in a message: at most 80 characters."""
-    shown = show(value.item() if isinstance(value, np.generic) else value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
-
-
-_COMMON = {
-    "lesion_id": text(unique=True),
-    "patient_id": text(),
-    "scan_id": text(),
-    "image_path": text(),
-    **{name: coordinate(name) for name in COORD_LIMITS_MM},
-    "label": code(0, 1, missing=True),
-    "time_days": number(0, 40000, missing=True),
-    "event": code(0, 1, missing=True),
-    "label_reference": code(0, 1, missing=True),
-}
+        )
+    return found
 
 
 def check_standard(table: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -272,39 +246,27 @@ def check_standard(table: pd.DataFrame, where: str) -> pd.DataFrame:
     ------
     CohortError
         If a column is missing or breaks its rule, a time stands without an event or the other way
-        round, or a scan belongs to two patients.
+        round, or a scan belongs to two patients: all faults at once.
     """
-    absent = [name for name in STANDARD_COLUMNS if name not in table]
-    if absent:
-        raise CohortError(f"{where}: no column {', '.join(map(repr, absent))}")
-    if table.columns.has_duplicates:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise CohortError(f"{where}: the column {twice!r} stands there twice")
-    if table.empty:
-        raise CohortError(f"{where}: no rows")
-    rules = {name: rule for name, rule in _COMMON.items() if name in table}
+    twice = table.columns[table.columns.duplicated()]
+    faults = [f"no column {name!r}" for name in STANDARD_COLUMNS if name not in table]
+    faults += [f"the column {name!r} stands there twice" for name in twice]
+    refuse(faults or ([] if len(table) else ["no rows"]), where)
     plain = table.reset_index(drop=True)
-    checked = check(plain[list(rules)], rules, where)
-    lonely = checked["time_days"].isna() != checked["event"].isna()
-    if lonely.any():
-        row = lonely.index[lonely][0]
-        raise CohortError(
-            f"{where}: row {row}, column 'event': time_days and event must both be there or both "
-            "be missing"
-        )
-    first = checked.drop_duplicates("scan_id").set_index("scan_id")["patient_id"]
-    apart = checked["patient_id"] != checked["scan_id"].map(first)
-    if apart.any():
-        row = apart.idxmax()
-        raise CohortError(
-            f"{where}: row {row}, column 'patient_id': the scan {checked.loc[row, 'scan_id']!r} "
-            f"belongs to several patients, {first[checked.loc[row, 'scan_id']]!r} and "
-            f"{checked.loc[row, 'patient_id']!r}"
-        )
+    checked, faults = check(plain, {name: RULES[name] for name in RULES if name in plain})
+    refuse(faults, where)
+    faults = [f"row {row}, column {name!r}: {said}" for row, name, said in disagreements(checked)]
+    refuse(faults, where)
     if "label_reference" not in checked:
         checked["label_reference"] = checked["label"]
     integers = dict.fromkeys(("label", "event", "label_reference"), "Int64")
-    rest = [name for name in plain if name not in checked]
-    result = pd.concat([checked.astype(integers), plain[rest]], axis=1)
+    rest = plain[[name for name in plain if name not in checked]]
+    result = pd.concat([checked.astype(integers), rest], axis=1)
     result.attrs = dict(table.attrs)
     return result
+
+
+def _short(value) -> str:
+    """Return how a value is shown in a message: at most 80 characters."""
+    shown = repr(value.item() if isinstance(value, np.generic) else value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
