@@ -6,13 +6,12 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from tumorbench_book.cli.cohorts import cohorts as command
-from tumorbench_utils import digests
+from tumorbench_utils import digests, settings
 from tumorbench_utils.cohorts import (
     COHORTS,
     CohortError,
@@ -20,14 +19,14 @@ from tumorbench_utils.cohorts import (
     images,
     load_cohort,
     read_released_table,
-    zenodo,
 )
-from tumorbench_utils.cohorts.readers import READERS
+from tumorbench_utils.cohorts.released import released_files
+from tumorbench_utils.downloads import DownloadError
 
 
 @pytest.fixture
 def server(tmp_path):
-    """A server of the files in ``tmp_path / "www"`` that knows byte ranges and can break off."""
+    """A server of the files in ``tmp_path / "www"``."""
     root = tmp_path / "www"
     root.mkdir()
     log = []
@@ -35,34 +34,24 @@ def server(tmp_path):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             path = root / self.path.lstrip("/")
-            wanted = self.headers.get("Range")
-            log.append((self.path, wanted))
+            log.append(self.path)
             if not path.is_file():
                 return self.send_error(404)
             content = path.read_bytes()
-            first = int(wanted.split("=")[1].rstrip("-")) if wanted else 0
-            if first >= len(content) and wanted:
-                return self.send_error(416)
-            self.send_response(206 if wanted else 200)
-            self.send_header("Content-Length", str(len(content) - first))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            stop = server.break_after or len(content)
-            self.wfile.write(content[first:stop])
+            self.wfile.write(content)
 
         def log_message(self, *_):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.break_after = None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.url, server.root, server.log = f"http://127.0.0.1:{server.server_port}", root, log
     yield server
     server.shutdown()
     server.server_close()
-
-
-def sha(content):
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 @pytest.fixture
@@ -73,88 +62,57 @@ def data(tmp_path, monkeypatch):
     return folder
 
 
-# ------------------------------------------------------------------------------------------ download
-
-
-def test_download_and_again(server, tmp_path):
-    content = bytes(range(256)) * 5000
-    (server.root / "a.bin").write_bytes(content)
-    target = tmp_path / "out" / "a.bin"
-    for _ in range(2):
-        assert fetch.download(f"{server.url}/a.bin", target, sha(content)) == target
-    assert target.read_bytes() == content
-    assert len(server.log) == 1  # the second time nothing is asked for
-    assert [p.name for p in target.parent.iterdir()] == ["a.bin"]
-    md5 = f"md5:{hashlib.md5(content).hexdigest()}"
-    assert fetch.download(f"{server.url}/a.bin", target, md5) == target
-
-
-def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
-    content = np.random.default_rng(0).bytes(3_000_000)
-    (server.root / "a.bin").write_bytes(content)
-    target = tmp_path / "a.bin"
-    server.break_after = 1_234_567
-    with pytest.raises(CohortError, match="what has arrived is kept"):
-        fetch.download(f"{server.url}/a.bin", target, sha(content))
-    assert not target.exists() and (tmp_path / "a.bin.part").stat().st_size <= 1_234_567
-    server.break_after = None
-    fetch.download(f"{server.url}/a.bin", target, sha(content))
-    assert target.read_bytes() == content
-    assert server.log[-1][1] is not None and server.log[-1][1] != "bytes=0-"
-    assert not (tmp_path / "a.bin.part").exists()
-
-
-def test_a_part_that_is_whole_is_used(server, tmp_path):
-    (server.root / "a.bin").write_bytes(b"abc")
-    (tmp_path / "a.bin.part").write_bytes(b"abc")
-    fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", sha(b"abc"))
-    assert (tmp_path / "a.bin").read_bytes() == b"abc"
-
-
-def test_damaged_bytes_are_thrown_away(server, tmp_path):
-    (server.root / "a.bin").write_bytes(b"axc")
-    with pytest.raises(CohortError, match="arrived damaged"):
-        fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", sha(b"abc"))
-    assert not list(tmp_path.glob("a.bin*")) and not list(tmp_path.glob("tmp*"))
-
-
-def test_another_file_in_place_is_not_overwritten(server, tmp_path):
-    (tmp_path / "a.bin").write_bytes(b"mine")
-    with pytest.raises(CohortError, match="not the released file"):
-        fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", sha(b"abc"))
-    assert (tmp_path / "a.bin").read_bytes() == b"mine"
-
-
-def test_no_network_and_refusals_are_said_in_one_line(server, tmp_path):
-    with pytest.raises(CohortError, match=r"no connection to http://127.0.0.1:9/.*put it at") as e:
-        fetch.download("http://127.0.0.1:9/a.bin", tmp_path / "a.bin", sha(b"abc"))
-    assert "\n" not in str(e.value)
-    with pytest.raises(CohortError, match="404"):
-        fetch.download(f"{server.url}/absent.bin", tmp_path / "a.bin", sha(b"abc"))
-
-
 # ------------------------------------------------------------------------------------ released tables
 
 
 def test_every_released_file_has_a_checksum(reference):
-    files = {relative for _, names in READERS.values() for relative in names}
-    assert files == set(fetch.CHECKSUMS)
-    released = reference / "cohorts" / "released"
-    for relative, expected in fetch.CHECKSUMS.items():
-        assert digests.of_file(released / relative) == expected
+    known = settings.book_data("downloads")["cohorts"]["files"]
+    assert {relative for name in COHORTS for relative in released_files(name)} == set(known)
+    for relative, expected in known.items():
+        path = reference / "cohorts" / "released" / relative
+        assert digests.of_file(path) == expected["sha256"]
+        assert path.stat().st_size == expected["size"]
 
 
-def test_fetch_released_tables(reference, server, data, monkeypatch):
-    (server.root / "rider").mkdir()
+@pytest.fixture
+def released_at(server, monkeypatch):
+    """Let the released tables come from the server."""
+    known = settings.book_data("downloads")["cohorts"] | {"url": server.url}
+    monkeypatch.setattr(
+        settings,
+        "book_data",
+        lambda _, f=settings.book_data: f(_) if _ == "cohorts" else {"cohorts": known},
+    )
+    return server
+
+
+def test_fetch_released_tables(reference, released_at, data):
+    (released_at.root / "rider").mkdir()
     source = reference / "cohorts" / "released" / "rider" / "annotations.csv"
-    (server.root / "rider" / "annotations.csv").write_bytes(source.read_bytes())
-    monkeypatch.setattr(fetch, "TABLES_URL", server.url)
-    assert fetch.fetch_released("rider_lung_ct") == data.resolve()
+    (released_at.root / "rider" / "annotations.csv").write_bytes(source.read_bytes())
+    for _ in range(2):
+        assert fetch.fetch_released("rider_lung_ct") == data.resolve()
+    assert len(released_at.log) == 1  # the second time nothing is asked for
     assert len(load_cohort("rider_lung_ct", "released").table) == 52
     shown = CliRunner().invoke(command, ["fetch", "rider_lung_ct"])
     assert shown.exit_code == 0 and "TUMORBENCH_DATA=" in shown.output
     shown = CliRunner().invoke(command, ["check", "rider_lung_ct"])
     assert "52 lesions, 52 scans, 26 patients" in shown.output
+
+
+def test_damaged_tables_are_not_kept_and_foreign_ones_not_overwritten(released_at, data):
+    target = data / "cohorts" / "released" / "rider" / "annotations.csv"
+    with pytest.raises(DownloadError, match="404"):
+        fetch.fetch_released("rider_lung_ct")
+    (released_at.root / "rider").mkdir()
+    (released_at.root / "rider" / "annotations.csv").write_bytes(b"axc")
+    with pytest.raises(DownloadError, match="another file"):
+        fetch.fetch_released("rider_lung_ct")
+    assert not target.exists()
+    target.write_bytes(b"mine")
+    with pytest.raises(CohortError, match="is not the released file"):
+        fetch.fetch_released("rider_lung_ct")
+    assert target.read_bytes() == b"mine"
 
 
 def test_fetch_without_a_data_folder_goes_to_the_cache(monkeypatch, tmp_path):
@@ -177,7 +135,7 @@ def test_plans_need_no_network_and_no_table(monkeypatch, tmp_path):
         assert set(frame["role"]) <= {"CT", "SEG"}
         assert frame["licence"].notna().all()
         ct = frame[frame["role"] == "CT"]
-        if name in zenodo.RECORDS:
+        if name in images.ZENODO:
             assert ct["patient"].nunique() >= card.expected["patients"] - 1
         else:
             assert ct["patient"].nunique() >= card.expected["patients"]
@@ -220,35 +178,37 @@ def put(root, series, n):
         (root / series / f"{i}.dcm").write_bytes(b"DICM")
 
 
-def test_series_are_counted_because_the_client_does_not_raise(tmp_path):
+def test_series_are_counted_because_the_client_does_not_raise(tmp_path, monkeypatch):
     calls = []
 
     def silent(series, root):
         calls.append(series)
         put(root, "1.2", 3)
-        put(root, "1.3", 1)
+        put(root, "1.3", len(calls))
 
+    monkeypatch.setattr(images, "_get_from_archive", silent)
     with pytest.raises(CohortError, match=r"1 of 2 series are incomplete.*1\.3: 1 of 2 files"):
-        images.download_series(make_wanted(), tmp_path, silent)
-    images.download_series(make_wanted(), tmp_path, lambda series, root: put(root, series[0], 2))
-    assert calls == [["1.2", "1.3"]]
-    images.download_series(make_wanted(), tmp_path, None)  # complete: no client is started
+        images.download_series(make_wanted(), tmp_path)
+    images.download_series(make_wanted(), tmp_path)
+    images.download_series(make_wanted(), tmp_path)  # complete: no client is started
+    assert calls == [["1.2", "1.3"], ["1.3"]]
 
 
-def test_empty_files_do_not_count(tmp_path):
+def test_empty_files_do_not_count(tmp_path, monkeypatch):
     def silent(series, root):
         put(root, "1.2", 3)
         put(root, "1.3", 1)
         (root / "1.3" / "9.dcm").touch()
 
+    monkeypatch.setattr(images, "_get_from_archive", silent)
     with pytest.raises(CohortError, match="1 of 2 files"):
-        images.download_series(make_wanted(), tmp_path, silent)
+        images.download_series(make_wanted(), tmp_path)
 
 
 def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path):
     wanted = make_wanted().assign(gigabytes=1e9)
     with pytest.raises(CohortError, match="GB are free"):
-        images.download_series(wanted, tmp_path, lambda *_: pytest.fail("downloaded"))
+        images.download_series(wanted, tmp_path)
 
 
 def test_images_of_a_cohort_with_several_ct_series(reference, data, monkeypatch):
@@ -294,7 +254,7 @@ def test_full_edition_without_images_says_how_to_get_them(reference, monkeypatch
 
 
 def test_images_from_zenodo(reference, server, data, monkeypatch):
-    monkeypatch.setattr(zenodo, "API", f"{server.url}/api")
+    monkeypatch.setattr(images, "API", f"{server.url}/api")
     (data / "cohorts").mkdir()
     (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
     table = read_released_table("luna16", data / "cohorts" / "released")
@@ -311,9 +271,15 @@ def test_images_from_zenodo(reference, server, data, monkeypatch):
             content.writestr("../../evil.mhd", "x")
             content.writestr(f"subset{number}/1.2.3.mhd", "not asked for")
         files = [
-            {"key": "readme.pdf", "checksum": "md5:0", "links": {"self": f"{server.url}/absent"}},
             {
-                "key": archive.name,
+                "key": "readme.pdf",
+                "checksum": "md5:0",
+                "size": 1,
+                "links": {"self": f"{server.url}/absent"},
+            },
+            {
+                "key": f"../../{archive.name}",  # a list is no path: the folder is not left
+                "size": archive.stat().st_size,
                 "checksum": f"md5:{hashlib.md5(archive.read_bytes()).hexdigest()}",
                 "links": {"self": f"{server.url}/{archive.name}"},
             },
@@ -321,7 +287,7 @@ def test_images_from_zenodo(reference, server, data, monkeypatch):
         (server.root / "api" / str(record)).write_text(json.dumps({"files": files}))
     root = images.fetch_images("luna16")
     assert len(list(root.glob("*.mhd"))) == len(list(root.glob("*.raw"))) == 433
-    assert not list(root.glob("*.zip")) and not list(data.rglob("evil*"))
+    assert not list(data.rglob("*.zip")) and not list(data.rglob("evil*"))
     cohort = load_cohort("luna16", "full")
     assert all(Path(p).is_file() for p in cohort.table["image_path"])
     before = len(server.log)
@@ -330,21 +296,21 @@ def test_images_from_zenodo(reference, server, data, monkeypatch):
 
     (root / f"{scans[0]}.raw").unlink()  # lost: its archive is downloaded again, the other not
     images.fetch_images("luna16")
-    assert (root / f"{scans[0]}.raw").is_file() and server.log[-1][0] == "/subset0.zip"
+    assert (root / f"{scans[0]}.raw").is_file() and server.log[-1] == "/subset0.zip"
 
 
 def test_scans_that_zenodo_does_not_have(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(zenodo, "API", f"{server.url}/api")
+    monkeypatch.setattr(images, "API", f"{server.url}/api")
     (server.root / "api").mkdir()
     (server.root / "api" / "13799069").write_text(json.dumps({"files": []}))
     table = pd.DataFrame({"scan_id": ["a", "b"], "image_path": ["a.nii.gz", "b.nii.gz"]})
     (tmp_path / "a.nii.gz").touch()
     with pytest.raises(CohortError, match=r"1 of 2 scans are in no file.*b\.nii\.gz"):
-        zenodo.fetch_scans("dlcs", table, tmp_path)
+        images._from_zenodo("dlcs", table, tmp_path)
 
 
 def test_zenodo_without_a_network(reference, data, monkeypatch):
-    monkeypatch.setattr(zenodo, "API", "http://127.0.0.1:9/api")
+    monkeypatch.setattr(images, "API", "http://127.0.0.1:9/api")
     (data / "cohorts").mkdir()
     (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
     with pytest.raises(CohortError, match="no list of the files of Zenodo record 13799069"):
@@ -354,7 +320,7 @@ def test_zenodo_without_a_network(reference, data, monkeypatch):
 def test_damaged_archives_are_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK no zip")
     with pytest.raises(CohortError, match="damaged zip"):
-        zenodo.extract(tmp_path / "a.zip", {"a.mhd"}, tmp_path)
+        images.extract(tmp_path / "a.zip", {"a.mhd"}, tmp_path)
 
 
 def test_scan_lists_cannot_lead_out_of_their_folder(reference, data):

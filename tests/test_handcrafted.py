@@ -8,8 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from tumorbench_utils import handcrafted
-from tumorbench_utils.cohorts import Cohort
-from tumorbench_utils.cohorts.cards import LUNA16
+from tumorbench_utils.cohorts import COHORTS, Cohort
 
 
 def radius(scale=(1, 1, 1)):
@@ -121,7 +120,7 @@ def test_features_of_a_cohort_follow_its_table(tmp_path):
             )
         sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / f"{scan}.nii.gz"))
     table = pd.DataFrame(rows).iloc[[2, 1, 0]]
-    found = handcrafted.cohort_features(Cohort(LUNA16, "phantom", table))
+    found = handcrafted.cohort_features(Cohort(COHORTS["luna16"], "phantom", table))
     assert list(found.index) == list(table["lesion_id"])
     assert found["diameter_mm"].to_numpy() == pytest.approx(table["true"].to_numpy(), rel=0.08)
 

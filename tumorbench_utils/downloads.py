@@ -17,6 +17,7 @@ def fetch(
     path: str | os.PathLike,
     *,
     sha256: str | None = None,
+    md5: str | None = None,
     size: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -27,7 +28,7 @@ def fetch(
     url : str
     path : path-like
         Where the file shall be; it appears only when it is whole.
-    sha256 : str, optional
+    sha256, md5 : str, optional
         Checksum that it must have.
     size : int, optional
         Bytes that it must have; the download ends as soon as there are more.
@@ -40,7 +41,7 @@ def fetch(
         If the server fails, or what it sent is not what was asked for; nothing is left.
     """
     path = Path(path)
-    if path.is_file() and _fault(path, sha256, size) is None:
+    if path.is_file() and _fault(path, sha256, md5, size) is None:
         return path
     with files.atomic_path(path) as part:
         try:
@@ -48,7 +49,7 @@ def fetch(
                 pooch.HTTPDownloader(progressbar=progress)(url, _Bounded(stream, size), None)
         except Exception as error:  # proxies, servers and networks fail in many ways
             raise DownloadError(f"{url} could not be fetched: {_first_line(error)}") from error
-        if fault := _fault(part, sha256, size):
+        if fault := _fault(part, sha256, md5, size):
             raise DownloadError(f"{url} sent another file: {fault}")
     return path
 
@@ -70,11 +71,13 @@ class _Bounded:
         return getattr(self.stream, name)
 
 
-def _fault(path: Path, sha256: str | None, size: int | None) -> str | None:
+def _fault(path: Path, sha256: str | None, md5: str | None, size: int | None) -> str | None:
     if size is not None and path.stat().st_size != size:
         return f"{path.stat().st_size} bytes instead of {size}"
     if sha256 is not None and digests.of_file(path) != sha256:
         return "its SHA-256 is another one"
+    if md5 is not None and pooch.file_hash(str(path), alg="md5") != md5:
+        return "its MD5 is another one"
     return None
 
 

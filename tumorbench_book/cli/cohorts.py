@@ -53,15 +53,14 @@ def fetch(
 def plan(name: Name) -> None:
     """Say, without a network, which images a cohort needs and how large they are."""
     from tumorbench_utils.cohorts import card
-    from tumorbench_utils.cohorts.images import summary
-    from tumorbench_utils.cohorts.zenodo import RECORDS
+    from tumorbench_utils.cohorts.images import ZENODO, summary
 
     known = card(name)
     frame = summary(name)
     header = ["role", "pairing", "series", "patients", "gigabytes", "licence"]
     _print(f"{known.title}: images", header, frame[header].to_numpy().tolist())
-    if name in RECORDS:
-        records = ", ".join(f"https://zenodo.org/records/{r}" for r in RECORDS[name])
+    if name in ZENODO:
+        records = ", ".join(f"https://zenodo.org/records/{r}" for r in ZENODO[name])
         typer.echo(f"Images come from Zenodo: {records}. Licence: {known.licence}.")
     else:
         typer.echo(f"Images come from the {known.access}. DOI {known.doi}.")

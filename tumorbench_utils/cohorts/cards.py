@@ -92,7 +92,7 @@ COHORTS: dict[str, CohortCard] = {
     key: CohortCard(
         key,
         known_problems=tuple(facts["known_problems"]),
-        **{name: facts[name] for name in facts if name not in ("known_problems", "table")},
+        **{k: facts[k] for k in facts if k not in ("known_problems", "archive", "table")},
     )
     for key, facts in book_data("cohorts").items()
 }

@@ -8,36 +8,39 @@ which scan.
 
 import csv
 import shutil
-from collections.abc import Callable
+import zipfile
+import zlib
 from pathlib import Path
 
-import duckdb
 import idc_index_data
 import pandas as pd
+import requests
 
-from tumorbench_utils.cohorts import zenodo
+from tumorbench_utils import downloads
 from tumorbench_utils.cohorts.cards import CohortError
 from tumorbench_utils.cohorts.fetch import data_folder
 from tumorbench_utils.cohorts.masks import referenced_series
 from tumorbench_utils.cohorts.registry import card, is_own
 from tumorbench_utils.cohorts.released import read_released_table, released_folder
 from tumorbench_utils.files import atomic_path
+from tumorbench_utils.settings import book_data
 
-#: The analysis result whose segmentations the published benchmark used, where it is not the
-#: collection's own.
-_ANALYSIS = {"rider_lung_ct": "rider_lungct_seg"}
+#: Records of Zenodo that hold the images, by cohort, and where their lists of files are.
+ZENODO = book_data("downloads")["cohorts"]["zenodo"]
+API = "https://zenodo.org/api/records"
 
-PLAN_COLUMNS = (
-    "scan_id",
-    "role",
-    "patient",
-    "study",
-    "series",
-    "candidates",
-    "instances",
-    "gigabytes",
-    "licence",
-)
+#: Columns of a plan, by their names in the archive's index.
+_INDEX = {
+    "Modality": "role",
+    "PatientID": "patient",
+    "StudyInstanceUID": "study",
+    "SeriesInstanceUID": "series",
+    "instanceCount": "instances",
+    "series_size_MB": "gigabytes",
+    "license_short_name": "licence",
+}
+PLAN_COLUMNS = ["scan_id", "role", "patient", "study", "series", "candidates"]
+PLAN_COLUMNS += ["instances", "gigabytes", "licence"]
 
 
 def plan(name: str) -> pd.DataFrame:
@@ -66,30 +69,71 @@ def plan(name: str) -> pd.DataFrame:
     CohortError
         If the cohort is one of your own, or a scan of the table is not in the index.
     """
-    card(name)
+    known = card(name)
     if is_own(name):
         raise CohortError(f"{name} is a cohort of your own; there is no plan for its images")
-    if name == "dlcs":
-        return _dlcs_files()
-    table = _table_if_there(name)
-    found = _luna16_series() if name == "luna16" else _paired_series(name)
-    if table is not None:
-        keys = _index_keys(name, table)
-        absent = sorted(set(keys) - set(found["key"]))
+    facts = book_data("cohorts")[name].get("archive")
+    if facts is None:  # DLCS: one file a patient; their sizes are known to Zenodo only
+        patients = [f"DLCS_{i:04d}" for i in range(1, known.expected["patients"] + 1)]
+        found = pd.DataFrame({"scan_id": patients, "patient": patients, "study": patients})
+        found = found.assign(role="CT", candidates=1, instances=1, gigabytes=float("nan"))
+        return found.assign(series=found["patient"] + ".nii.gz", licence=known.licence)[
+            PLAN_COLUMNS
+        ]
+    found = _archived(**facts)
+    folder = released_folder(data_folder(), name)
+    if folder is not None:
+        table = read_released_table(name, folder)
+        scans = dict(zip(table[facts["key"]], table["scan_id"], strict=True))
+        absent = sorted(set(scans) - set(found["scan_id"]))
         if absent:
             raise CohortError(
                 f"{name}: {len(absent)} scans are not in the archive's index: "
                 f"{', '.join(absent[:5])}"
             )
-        found["scan_id"] = found["key"].map(keys)
+        found["scan_id"] = found["scan_id"].map(scans)
         found = found[found["scan_id"].notna()]
-        if name in ("c4kc_kits", "colorectal_liver_metastases"):  # their tables name the series
+        if facts.get("named"):
             found = found[(found["role"] == "SEG") | (found["series"] == found["scan_id"])]
             found = found.assign(candidates=1)
-    else:
-        found["scan_id"] = found["key"]
     found = found.sort_values(["scan_id", "role", "series"], ignore_index=True)
-    return found[list(PLAN_COLUMNS)]
+    return found[PLAN_COLUMNS]
+
+
+def _archived(
+    collection: str, key: str, segmentation: str | None = None, named: bool = False
+) -> pd.DataFrame:
+    """Return the segmentations of a collection and the CT series of their studies.
+
+    Parameters
+    ----------
+    collection : str
+    key : {"scan_id", "patient_id", "lesion_id"}
+        The column of the released table that names the scan as the archive does.
+    segmentation : str, optional
+        The analysis result that the published benchmark used, "" for the collection's own; None if
+        the series are known without one.
+    named : bool
+        Whether the released table names the CT series itself.
+    """
+    wanted = [("collection_id", "==", collection), ("Modality", "in", ["CT", "SEG"])]
+    index = pd.read_parquet(
+        idc_index_data.IDC_INDEX_PARQUET_FILEPATH,
+        columns=[*_INDEX, "SeriesDescription", "analysis_result_id"],
+        filters=wanted,
+    ).rename(columns=_INDEX)
+    index = index.assign(gigabytes=index["gigabytes"] / 1000, candidates=1)
+    ct = index[index["role"] == "CT"].copy()
+    if segmentation is None:
+        return ct.assign(scan_id=ct["series"])
+    ct["candidates"] = ct.groupby("study")["series"].transform("size")
+    seg = index[index["analysis_result_id"].fillna("") == segmentation]
+    seg = seg[seg["role"] == "SEG"].copy()
+    seg["scan_id"] = seg["patient"]
+    if key == "lesion_id":  # RIDER: two scans a patient, told apart by the SEG's description
+        session = seg["SeriesDescription"].str.extract("((?:RE)?TEST)$", expand=False).str.lower()
+        seg["scan_id"] = seg["patient"].str.removeprefix("RIDER-") + "-" + session
+    return pd.concat([seg[["study", "scan_id"]].merge(ct, on="study"), seg])
 
 
 def summary(name: str) -> pd.DataFrame:
@@ -110,90 +154,11 @@ def summary(name: str) -> pd.DataFrame:
     listed = plan(name).drop_duplicates("series")
     certain = listed["candidates"] == 1
     listed["pairing"] = certain.map({True: "certain", False: "by the reference in the SEG"})
-    grouped = listed.groupby(["role", "pairing", "licence"], as_index=False)
-    return grouped.agg(
+    return listed.groupby(["role", "pairing", "licence"], as_index=False).agg(
         series=("series", "nunique"),
         patients=("patient", "nunique"),
         gigabytes=("gigabytes", "sum"),
     )
-
-
-def _table_if_there(name: str) -> pd.DataFrame | None:
-    try:
-        return read_released_table(name, released_folder(data_folder(), name))
-    except CohortError as error:
-        if "get it with" in str(error):
-            return None
-        raise
-
-
-def _query(sql: str, **values) -> pd.DataFrame:
-    index = str(idc_index_data.IDC_INDEX_PARQUET_FILEPATH)
-    with duckdb.connect() as connection:
-        return connection.execute(sql, {"index": index, **values}).df()
-
-
-def _luna16_series() -> pd.DataFrame:
-    """Return the CT series of LIDC-IDRI; the series names of LUNA16 are theirs."""
-    return _query(
-        """
-        SELECT SeriesInstanceUID AS key, 'CT' AS role, PatientID AS patient,
-               StudyInstanceUID AS study, SeriesInstanceUID AS series, 1 AS candidates,
-               instanceCount AS instances, series_size_MB / 1000 AS gigabytes,
-               license_short_name AS licence
-        FROM read_parquet($index) WHERE collection_id = 'lidc_idri' AND Modality = 'CT'
-        """
-    )
-
-
-def _dlcs_files() -> pd.DataFrame:
-    """Return the files of DLCS, one per patient; their sizes are known to Zenodo only."""
-    known = card("dlcs")
-    patients = [f"DLCS_{i:04d}" for i in range(1, known.expected["patients"] + 1)]
-    frame = pd.DataFrame({"scan_id": patients, "patient": patients, "study": patients})
-    frame = frame.assign(role="CT", candidates=1, instances=1, gigabytes=float("nan"))
-    frame["series"] = frame["patient"] + ".nii.gz"
-    return frame.assign(licence=known.licence)[list(PLAN_COLUMNS)]
-
-
-def _paired_series(name: str) -> pd.DataFrame:
-    """Return every segmentation of a collection and the CT series of its study."""
-    found = _query(
-        """
-        WITH seg AS (
-            SELECT * FROM read_parquet($index)
-            WHERE collection_id = $name AND Modality = 'SEG'
-              AND coalesce(analysis_result_id, '') = $analysis
-        ), ct AS (
-            SELECT *, count(*) OVER (PARTITION BY StudyInstanceUID) AS candidates
-            FROM read_parquet($index) WHERE collection_id = $name AND Modality = 'CT'
-        ), pair AS (
-            SELECT seg.SeriesInstanceUID AS seg_series,
-                   regexp_extract(seg.SeriesDescription, '(RE)?TEST$') AS session, ct.*
-            FROM seg JOIN ct USING (StudyInstanceUID)
-        )
-        SELECT PatientID AS patient, lower(session) AS session, 'CT' AS role,
-               StudyInstanceUID AS study, SeriesInstanceUID AS series, candidates,
-               instanceCount AS instances, series_size_MB / 1000 AS gigabytes,
-               license_short_name AS licence FROM pair
-        UNION ALL
-        SELECT PatientID, lower(regexp_extract(SeriesDescription, '(RE)?TEST$')), 'SEG',
-               StudyInstanceUID, SeriesInstanceUID, 1, instanceCount, series_size_MB / 1000,
-               license_short_name FROM seg
-        """,
-        name=name,
-        analysis=_ANALYSIS.get(name, ""),
-    )
-    found["key"] = found["patient"]
-    if name == "rider_lung_ct":
-        found["key"] = found["patient"].str.removeprefix("RIDER-") + "-" + found["session"]
-    return found
-
-
-def _index_keys(name: str, table: pd.DataFrame) -> dict[str, str]:
-    """Return scan_id by the name that the index has for it."""
-    key = {"luna16": "scan_id", "rider_lung_ct": "lesion_id"}.get(name, "patient_id")
-    return dict(zip(table[key], table["scan_id"], strict=True))
 
 
 def fetch_images(name: str) -> Path:
@@ -213,23 +178,22 @@ def fetch_images(name: str) -> Path:
     ------
     KeyError
         If the name is not known.
-    CohortError
+    CohortError, DownloadError
         If the table is absent, the disk is too small, there is no network, or images are missing
         or incomplete afterwards: which, and how many.
     """
     card(name)
-    data = data_folder()
-    table = read_released_table(name, released_folder(data, name))
-    root = data / "images" / name
+    folder = released_folder(data_folder(), name)
+    if folder is None:
+        raise CohortError(f"get the released table first: `tumorbench cohorts fetch {name}`")
+    root = data_folder() / "images" / name
     root.mkdir(parents=True, exist_ok=True)
-    if name in zenodo.RECORDS:
-        scans = zenodo.fetch_scans(name, table, root)
+    if name in ZENODO:
+        scans = _from_zenodo(name, read_released_table(name, folder), root)
     else:
         scans = _from_archive(name, root)
     with atomic_path(root / "scans.csv") as part, open(part, "w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["scan_id", "path"])
-        writer.writerows(sorted(scans.items()))
+        csv.writer(stream).writerows([("scan_id", "path"), *sorted(scans.items())])
     return root
 
 
@@ -241,26 +205,20 @@ def _from_archive(name: str, root: Path) -> dict[str, str]:
     wanted = plan(name)
     ct = wanted[wanted["role"] == "CT"]
     unsure = ct[ct["candidates"] > 1]
-    if len(unsure):
-        masks = wanted[(wanted["role"] == "SEG") & wanted["scan_id"].isin(unsure["scan_id"])]
-        download_series(masks, root)
-        kept = [_referenced(rows, masks, root) for _, rows in unsure.groupby("scan_id")]
-        ct = pd.concat([ct.drop(unsure.index), *kept])
-    twice = ct["scan_id"].duplicated()
-    if twice.any():
-        raise CohortError(f"{name}: several series for the scan {ct['scan_id'][twice].iloc[0]}")
+    masks = wanted[(wanted["role"] == "SEG") & wanted["scan_id"].isin(unsure["scan_id"])]
+    download_series(masks, root)
+    kept = [_referenced(rows, masks, root) for _, rows in unsure.groupby("scan_id")]
+    ct = pd.concat([ct.drop(unsure.index), *kept])
     download_series(ct, root)
-    return dict(zip(ct["scan_id"], ct["series"], strict=True))
+    return ct.set_index("scan_id", verify_integrity=True)["series"].to_dict()
 
 
 def _referenced(rows: pd.DataFrame, masks: pd.DataFrame, root: Path) -> pd.DataFrame:
     """Return the one CT series among `rows` that the scan's segmentation refers to."""
     scan = rows["scan_id"].iloc[0]
-    named = set()
-    for series in masks.loc[masks["scan_id"] == scan, "series"]:
-        for file in (root / series).iterdir():
-            named |= referenced_series(file)
-    kept = rows[rows["series"].isin(named)]
+    segmentations = masks.loc[masks["scan_id"] == scan, "series"]
+    files = [file for series in segmentations for file in (root / series).iterdir()]
+    kept = rows[rows["series"].isin(set().union(*map(referenced_series, files)))]
     if len(kept) != 1:
         raise CohortError(
             f"the segmentation of {scan} refers to {len(kept)} of the {len(rows)} CT series of its "
@@ -269,7 +227,7 @@ def _referenced(rows: pd.DataFrame, masks: pd.DataFrame, root: Path) -> pd.DataF
     return kept
 
 
-def download_series(wanted: pd.DataFrame, root: Path, get: Callable | None = None) -> None:
+def download_series(wanted: pd.DataFrame, root: Path) -> None:
     """Download series that are not complete yet and count their files afterwards.
 
     The client of the archive does not raise when it fails, so its word is not taken.
@@ -280,48 +238,127 @@ def download_series(wanted: pd.DataFrame, root: Path, get: Callable | None = Non
         With ``series``, ``instances`` and ``gigabytes``.
     root : Path
         Each series gets a folder of its name in it.
-    get : callable, optional
-        Called with a list of series and `root`. Default: the client of ``idc-index``.
 
     Raises
     ------
     CohortError
         If the disk is too small, or series are incomplete afterwards.
     """
-    missing = wanted[_incomplete(wanted, root)]
+
+    def incomplete(rows: pd.DataFrame) -> pd.DataFrame:
+        arrived = [
+            sum(file.stat().st_size > 0 for file in (root / series).glob("*.dcm"))
+            for series in rows["series"]
+        ]
+        return rows.assign(arrived=arrived)[arrived != rows["instances"]]
+
+    missing = incomplete(wanted)
     if missing.empty:
         return
-    free = shutil.disk_usage(root).free / 1e9
-    if missing["gigabytes"].sum() > free:
-        raise CohortError(
-            f"{root}: {missing['gigabytes'].sum():.1f} GB are to come, {free:.1f} GB are free"
-        )
-    (get or _get_from_archive)(missing["series"].tolist(), root)
-    failed = missing[_incomplete(missing, root)]
+    coming, free = missing["gigabytes"].sum(), shutil.disk_usage(root).free / 1e9
+    if coming > free:
+        raise CohortError(f"{root}: {coming:.1f} GB are to come, {free:.1f} GB are free")
+    _get_from_archive(missing["series"].tolist(), root)
+    failed = incomplete(missing)
     if len(failed):
+        first = failed.iloc[0]
         raise CohortError(
             f"{root}: {len(failed)} of {len(wanted)} series are incomplete, for example "
-            f"{failed['series'].iloc[0]}: {_files(root / failed['series'].iloc[0])} of "
-            f"{failed['instances'].iloc[0]} files. Is there a network? Fetch again: what has "
-            "arrived is kept"
+            f"{first['series']}: {first['arrived']} of {first['instances']} files. Is there a "
+            "network? Fetch again: what has arrived is kept"
         )
-
-
-def _incomplete(wanted: pd.DataFrame, root: Path) -> list[bool]:
-    return [_files(root / row.series) != row.instances for row in wanted.itertuples(index=False)]
-
-
-def _files(folder: Path) -> int:
-    return sum(1 for f in folder.glob("*.dcm") if f.stat().st_size) if folder.is_dir() else 0
 
 
 def _get_from_archive(series: list[str], root: Path) -> None:
     from idc_index import IDCClient  # slow to import and large in memory: only where needed
 
-    client = IDCClient()
-    client.download_from_selection(
+    IDCClient().download_from_selection(
         seriesInstanceUID=series,
         downloadDir=str(root),
         dirTemplate="%SeriesInstanceUID",
         use_s5cmd_sync=True,
     )
+
+
+# ------------------------------------------------------------------------------------------- Zenodo
+
+
+def _from_zenodo(name: str, table: pd.DataFrame, root: Path) -> dict[str, str]:
+    """Download what holds the scans of a table; return the file of each scan."""
+
+    def absent() -> set[str]:
+        """Return the scans that are not there, or lack the file of voxels beside their header."""
+        files = {path: (path, path.replace(".mhd", ".raw")) for path in table["image_path"]}
+        return {k for k, needed in files.items() if not all((root / f).is_file() for f in needed)}
+
+    for key, url, md5, size in _zenodo_files(name):
+        wanted, path = absent(), root / Path(key).name
+        names = path.with_name(f"{path.name}.names")  # what an archive held, from an earlier try
+        held = set(names.read_text().split("\n")) if names.is_file() else wanted
+        if path.name in wanted or (path.suffix == ".zip" and wanted & held):
+            downloads.fetch(url, path, md5=md5, size=size)
+            if path.suffix == ".zip":
+                names.write_text("\n".join(extract(path, wanted, root)))
+                path.unlink()
+    if missing := sorted(absent()):
+        raise CohortError(
+            f"{root}: {len(missing)} of {len(table)} scans are in no file of the Zenodo records "
+            f"{', '.join(map(str, ZENODO[name]))}, for example {missing[0]}"
+        )
+    return dict(zip(table["scan_id"], table["image_path"], strict=True))
+
+
+def _zenodo_files(name: str) -> list[tuple[str, str, str, int]]:
+    """Return the files of a cohort's records: name, address, MD5 and size."""
+    try:
+        found = []
+        for record in ZENODO[name]:
+            answer = requests.get(f"{API}/{record}", timeout=60)
+            answer.raise_for_status()
+            found += [
+                (f["key"], f["links"]["self"], f["checksum"].removeprefix("md5:"), f["size"])
+                for f in answer.json()["files"]
+            ]
+    except (requests.RequestException, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise CohortError(
+            f"no list of the files of Zenodo record {record} ({type(error).__name__}); fetch again "
+            "with a network"
+        ) from None
+    return found
+
+
+def extract(archive: Path, names: set[str], root: Path) -> list[str]:
+    """Take wanted scans out of a zip file, whatever folder they lie in there.
+
+    Parameters
+    ----------
+    archive : Path
+    names : set of str
+        File names, written to `root`; a header's file of voxels comes along.
+    root : Path
+        Only names asked for are written, so nothing in the archive can leave it.
+
+    Returns
+    -------
+    list of str
+        The names of all files in the archive.
+
+    Raises
+    ------
+    CohortError
+        If the archive is damaged.
+    """
+    wanted = names | {name.replace(".mhd", ".raw") for name in names}
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = {member.rsplit("/", 1)[-1]: member for member in content.namelist()}
+            # Voxels first: a header without them would look complete.
+            for name in sorted(wanted & set(members), key=lambda n: n.endswith(".mhd")):
+                with content.open(members[name]) as source, atomic_path(root / name) as part:
+                    with open(part, "wb") as target:
+                        shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error) as error:
+        raise CohortError(
+            f"{archive}: a damaged zip file ({error}); remove it, fetch again"
+        ) from None
+    return list(members)

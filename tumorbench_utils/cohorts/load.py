@@ -75,7 +75,9 @@ def load_cohort(name: str, edition: str | None = None) -> Cohort:
     if is_own(name):
         return Cohort(known, edition, read_own(name, settings.data_dir()))
     if edition == "phantom":
-        from tumorbench_utils.cohorts.phantom import phantom_table  # the generator is slow to import
+        from tumorbench_utils.cohorts.phantom import (
+            phantom_table,  # the generator is slow to import
+        )
 
         return Cohort(known, edition, check_standard(phantom_table(name), f"phantoms {name}"))
     images = edition == "full"

@@ -1,8 +1,8 @@
 """A cohort of your own: a CSV file, a folder of scans and a description of a dozen lines."""
 
-import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,68 +10,64 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from tumorbench_utils import settings
+from tumorbench_utils import digests, files, settings
+from tumorbench_utils.cohorts import masks
 from tumorbench_utils.cohorts.cards import CohortCard, CohortError
-from tumorbench_utils.cohorts.masks import seeds_from_mask
 from tumorbench_utils.cohorts.registry import Reader
 from tumorbench_utils.cohorts.tables import (
     COORD_LIMITS_MM,
+    RULES,
     STANDARD_COLUMNS,
+    Fault,
+    Rule,
     check,
     check_standard,
-    code,
     coordinate,
-    number,
-    read_cells,
-    text,
+    disagreements,
+    read_csv,
+    refuse,
 )
-from tumorbench_utils.files import atomic_path, inside
 
-_COORDINATES = tuple(COORD_LIMITS_MM)
+_RULES = RULES | {
+    **{name: coordinate(name, missing=True) for name in COORD_LIMITS_MM},
+    "mask_path": Rule(missing=True),
+    "mask_label": Rule(range=(1, 65535), missing=True),
+    "size_mm": Rule(range=(0, 2000), missing=True),
+    "age": Rule(range=(0, 120), missing=True),
+}
+
+_SEED = list(COORD_LIMITS_MM)
 
 #: Columns that a table must have; ``scan_id`` is the path of the image where there is none.
-NEEDED = ("lesion_id", "patient_id", "image_path")
+_NEEDED = ("lesion_id", "patient_id", "image_path")
 
-_RULES = {
-    "lesion_id": text(unique=True),
-    "patient_id": text(),
-    "scan_id": text(),
-    "image_path": text(),
-    "mask_path": text(missing=True),
-    "mask_label": number(1, 65535, missing=True),
-    **dict.fromkeys(_COORDINATES),
-    "label": code(0, 1, missing=True),
-    "time_days": number(0, 40000, missing=True),
-    "event": code(0, 1, missing=True),
-    "size_mm": number(0, 2000, missing=True),
-    "age": number(0, 120, missing=True),
-}
-
-#: Fields of a card that a description may set; the others are facts about released tables.
-_CARD = (
-    "key",
-    "title",
-    "organ",
-    "endpoint",
-    "label_rule",
-    "positive",
-    "source",
-    "doi",
-    "licence",
-    "access",
-    "image_format",
-    "covariates",
-    "size_column",
-    "size_direction",
-    "clinical_column",
-    "clinical_direction",
-    "citation",
+#: Fields of a description: its own, and those of the card that are not about released tables.
+_MAPPINGS, _DIRECTIONS = (
+    ("columns", "values", "covariates"),
+    ("size_direction", "clinical_direction"),
 )
-_TABLE = ("table", "images", "columns", "values")
-_KINDS = {
-    **dict.fromkeys(("columns", "values", "covariates"), (dict, "a list of `name: value`")),
-    **dict.fromkeys(("size_direction", "clinical_direction"), (int, "1 or -1")),
-}
+_CARD = (
+    *("key", "title", "organ", "endpoint", "label_rule", "positive", "source", "doi", "licence"),
+    *("access", "image_format", "covariates", "size_column", "clinical_column", "citation"),
+    *_DIRECTIONS,
+)
+_FIELDS = ("table", "images", "columns", "values", *_CARD)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML takes without a word: names that stand twice, and references (bombs)."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("references (* and &) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        names = [str(key.value) for key, _ in node.value]
+        if len(set(names)) < len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise yaml.YAMLError(f"{twice!r:.80} stands there twice")
+        return super().construct_mapping(node, deep)
 
 
 def describe(path: str | os.PathLike) -> tuple[CohortCard, Reader]:
@@ -94,7 +90,7 @@ def describe(path: str | os.PathLike) -> tuple[CohortCard, Reader]:
     Raises
     ------
     CohortError
-        If the file is absent, is no YAML, or a field is unknown, missing or of the wrong kind.
+        If the file is absent, is no YAML, or fields are unknown, missing or of the wrong kind.
 
     Examples
     --------
@@ -106,46 +102,46 @@ def describe(path: str | os.PathLike) -> tuple[CohortCard, Reader]:
     fields = _fields(path)
     folder = path.resolve().parent
     table = folder / fields["table"]
+    options = {name: fields.get(name) for name in ("columns", "values")}
     images = folder / fields.get("images", table.parent)
-    columns, values = fields.get("columns"), fields.get("values")
     card = CohortCard(**{"title": fields["key"], **{k: fields[k] for k in _CARD if k in fields}})
-
-    def reader(_folder: Path | None = None) -> pd.DataFrame:
-        return read_own_table(table, images=images, columns=columns, values=values)
-
-    return card, reader
+    return card, lambda _folder=None: read_own_table(table, images=images, **options)
 
 
 def _fields(path: Path) -> dict:
     """Return the fields of a description, each of the right kind."""
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise CohortError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())
-        raise CohortError(f"{path}: not a YAML file ({said})") from None
+        raise CohortError(f"{path}: not a YAML file that can be taken ({said})") from None
     if not isinstance(fields, dict):
-        raise CohortError(f"{path}: a description is a list of `field: value`, not {fields!r:.60}")
+        raise CohortError(f"{path}: a description is a list of `field: value`")
+    faults = [f"the field {name!r} is missing" for name in ("key", "table") if not fields.get(name)]
     for name, value in fields.items():
-        if name not in (*_CARD, *_TABLE):
-            raise CohortError(f"{path}: {settings.unknown('field', name, (*_TABLE, *_CARD))}")
-        kind, said = _KINDS.get(name, (str, "text"))
-        wrong = kind is int and value not in (1, -1)
-        if not isinstance(value, kind) or isinstance(value, bool) or wrong:
-            raise CohortError(f"{path}: {name} is {said}, not {value!r:.60}")
-    columns, values = fields.get("columns", {}), fields.get("values", {})
-    for name, mapping in values.items():
-        if not isinstance(mapping, dict):
-            raise CohortError(f"{path}: values: {name} is a list of `cell: value`")
-    words = [*columns, *columns.values(), *values, *(key for one in values.values() for key in one)]
-    if any(isinstance(word, bool) or word is None for word in words):
-        raise CohortError(f"{path}: put the words yes, no, on, off, true and false in quotes")
-    absent = [name for name in ("key", "table") if not fields.get(name)]
-    if absent:
-        raise CohortError(f"{path}: the field {absent[0]!r} is missing")
+        if name not in _FIELDS:
+            faults.append(settings.unknown("field", name, _FIELDS))
+        elif name in _MAPPINGS and not isinstance(value, dict):
+            faults.append(f"{name} is a list of `name: value`")
+        elif name in _DIRECTIONS and (isinstance(value, bool) or value not in (1, -1)):
+            faults.append(f"{name} is 1 or -1, not {value!r:.60}")
+        elif name not in (*_MAPPINGS, *_DIRECTIONS) and not isinstance(value, str):
+            faults.append(f"{name} is text, not {value!r:.60}")
+    refuse(faults, str(path))
     if not fields["key"].isidentifier():
-        raise CohortError(f"{path}: key is a plain name such as my_cohort, not {fields['key']!r}")
+        faults.append(f"key is a plain name such as my_cohort, not {fields['key']!r:.60}")
+    columns, values = fields.get("columns", {}), fields.get("values", {})
+    words = [*columns, *columns.values(), *values]
+    for name, cells in values.items():
+        if isinstance(cells, dict):
+            words += cells
+        else:
+            faults.append(f"values: {name} is a list of `cell: value`")
+    if any(isinstance(word, bool) or word is None for word in words):
+        faults.append("put the words yes, no, on, off, true and false in quotes")
+    refuse(faults, str(path))
     return fields
 
 
@@ -172,7 +168,9 @@ def read_own_table(
         ``{name here: name in the file}`` for columns that have other names there.
     values : mapping of str to mapping, optional
         ``{name here: {cell: value}}`` for cells that are written differently, for example
-        ``{"label": {"benign": 0, "malignant": 1}}``; None for cells that mean missing.
+        ``{"label": {"benign": 0, "malignant": 1}}``; None for cells that mean missing. Numbers
+        are compared as numbers: 1 is also 1.0. Every cell must be named, unless only missing cells
+        are, or only words in a column of numbers.
 
     Returns
     -------
@@ -183,183 +181,196 @@ def read_own_table(
     Raises
     ------
     CohortError
-        Naming file, row (the header is row 1) and column as they are in the file.
+        Naming file, row (the header is row 1) and column as they are in the file; all faults of
+        the header at once, then all faults of the rows.
     """
     path = Path(path)
-    header, rows = read_cells(path.parent, path.name)
-    if not rows:
-        raise CohortError(f"{path}: no rows below the header")
-    called = _called(path, header, columns or {})
-    names = {name: theirs for name, theirs in called.items() if name in _RULES}
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=header, dtype=object)
-    frame = pd.DataFrame({name: frame[theirs] for name, theirs in called.items()}, dtype=object)
-    frame.attrs.update(file=str(path), rows=list(frame.index), called=names)
-    for name, mapping in (values or {}).items():
-        if name not in frame:
-            raise CohortError(f"{path}: `values` names the column {name!r}, which is not there")
-        known = {str(cell): value for cell, value in mapping.items()}
-        frame[name] = [known.get(v, v) for v in frame[name]]
-        frame[name] = frame[name].where(frame[name].notna(), None)
+    frame = read_csv(path)
+    called = _called(path, frame, columns or {}, values or {})
+    frame = frame[list(called.values())].set_axis(list(called), axis=1)
+    folder = Path(images) if images is not None else path.parent
+    if not folder.is_dir():
+        raise CohortError(f"{folder}: no such folder; it should hold the scans of {path}")
+    faults: list[Fault] = []
+    for name, cells in (values or {}).items():
+        frame[name] = _translated(frame[name], cells, faults)
     if "scan_id" not in frame:
         frame["scan_id"] = frame["image_path"]
-    rules = {name: rule or coordinate(name) for name, rule in _RULES.items() if name in frame}
-    for name in _COORDINATES:
-        if name in rules:
-            rules[name] = number(-COORD_LIMITS_MM[name], COORD_LIMITS_MM[name], missing=True)
-    checked = check(frame[list(rules)], rules, str(path), names)
-    _check_names(path, checked, names)
-    frame[list(rules)] = checked
-    for name in [n for n in frame if n not in rules]:
-        frame[name] = _numbers_if_all(frame[name])
-    folder = Path(images) if images is not None else path.parent
-    frame["image_path"] = _full_paths(path, frame["image_path"], folder, names)
-    if "mask_path" in frame:
-        frame["mask_path"] = _full_paths(path, frame["mask_path"], folder, names)
-    _add_seeds(path, frame, names)
-    for name in STANDARD_COLUMNS:
-        if name not in frame:
-            frame[name] = np.nan
-    return check_standard(frame.infer_objects(), str(path))
+    rules = {name: rule for name, rule in _RULES.items() if name in frame}
+    table, wrong = check(frame, rules)
+    faults += wrong + _contradictions(table) + disagreements(table)
+    for name in table.columns.intersection(["image_path", "mask_path"]):
+        table[name] = _full_paths(table[name], folder, faults)
+    table = table.reindex(columns=[*table, *(n for n in STANDARD_COLUMNS if n not in table)])
+    _add_seeds(table, faults)
+    others = _numeric(frame.drop(columns=list(rules)), faults)
+    named = {name: called[name] for name in rules if name in called}
+    refuse(faults, str(path), called)
+    table = pd.concat([table, others], axis=1)
+    table.attrs.update(file=str(path), rows=list(frame.index), called=named)
+    return check_standard(table.infer_objects(), str(path))
 
 
-def _called(path: Path, header: list[str], columns: Mapping[str, str]) -> dict[str, str]:
+def _called(path: Path, frame: pd.DataFrame, columns: Mapping, values: Mapping) -> dict[str, str]:
     """Return {name here: name in the file} for all columns of the file."""
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise CohortError(f"{path}: row 1: the column {twice[0]!r} stands there twice")
+    header = list(frame)
     called = {str(name): str(theirs) for name, theirs in columns.items()}
+    faults = []
     for name, theirs in called.items():
         if theirs not in header:
-            raise CohortError(f"{path}: {name}: {settings.unknown('column', theirs, header)}")
+            faults.append(f"{name}: {settings.unknown('column', theirs, header[:30])}")
         if name in header and name != theirs:
-            raise CohortError(
-                f"{path}: row 1: there is a column {name!r}, but `columns` takes {name} from "
-                f"{theirs!r}; rename or remove one of the two"
+            faults.append(
+                f"row 1: there is a column {name!r}, but `columns` takes {name} from {theirs!r}; "
+                "rename or remove one of the two"
             )
-    called |= {name: name for name in header if name and name not in called.values()}
-    absent = [name for name in NEEDED if name not in called]
-    if not {"mask_path", *_COORDINATES} & set(called):
-        absent.append("coord_x, coord_y, coord_z or mask_path")
+    taken = set(called.values())
+    called |= {name: name for name in header if name and name not in taken}
+    for name in header:
+        if name in called and (meant := name.strip().lower()) in _RULES and meant not in called:
+            faults.append(f"row 1: the column {name!r} should be called {meant!r}")
+    seed = list(COORD_LIMITS_MM) if set(COORD_LIMITS_MM) & set(called) else ["mask_path"]
+    absent = [name for name in (*_NEEDED, *seed) if name not in called]
     if absent:
-        raise CohortError(
-            f"{path}: row 1: no column {'; no column '.join(absent)}; the file has "
-            f"{', '.join(map(repr, header[:12]))}{', ...' if len(header) > 12 else ''}. If they "
+        said = ", ".join(absent).replace("mask_path", "coord_x, coord_y, coord_z or mask_path")
+        faults.append(
+            f"row 1: no column {said}; the file has {', '.join(map(repr, header[:12]))}. If they "
             "have other names there, say so with `columns`, here or in a description (.yml)"
         )
+    faults += [
+        f"`values` names the column {name!r}, which is not there"
+        for name in values
+        if name not in called
+    ]
+    refuse(faults, str(path))
     return called
 
 
-def _check_names(path: Path, frame: pd.DataFrame, names: Mapping[str, str]) -> None:
-    """Refuse names with blanks around them, half a follow-up, and scans of two patients."""
-
-    def where(row: int, name: str) -> str:
-        return f"{path}: row {row}, column {names.get(name, name)!r}"
-
-    for name in ("lesion_id", "patient_id", "scan_id"):
-        bad = frame[name] != frame[name].str.strip()
-        if bad.any():
-            row = bad.idxmax()
-            raise CohortError(f"{where(row, name)}: {frame.loc[row, name]!r} has blanks around it")
-    if {"time_days", "event"} & set(frame):
-        empty = frame.reindex(columns=["time_days", "event"]).isna()
-        half = empty["time_days"] != empty["event"]
-        if half.any():
-            row = half.idxmax()
-            name = "event" if empty.loc[row, "event"] else "time_days"
-            raise CohortError(
-                f"{where(row, name)}: the cell is empty; a time needs an event (0 or 1), and an "
-                "event a time"
-            )
-    first = frame.drop_duplicates("scan_id").set_index("scan_id")["patient_id"]
-    apart = frame["patient_id"] != frame["scan_id"].map(first)
-    if apart.any():
-        row = apart.idxmax()
-        scan = frame.loc[row, "scan_id"]
-        raise CohortError(
-            f"{where(row, 'patient_id')}: the scan {scan!r} belongs to {first[scan]!r} in an "
-            f"earlier row and to {frame.loc[row, 'patient_id']!r} here"
-        )
+def _plain(cell) -> str | float:
+    """Return a cell as a number if it is one, so that 1, 1.0 and 01 are the same, else as text."""
+    try:
+        number = float(cell) if "_" not in str(cell) else np.nan
+    except ValueError:
+        number = np.nan
+    return number if np.isfinite(number) else str(cell).strip()
 
 
-def _numbers_if_all(column: pd.Series) -> pd.Series:
-    """Return a column as numbers if every cell that is not empty is one."""
-    numbers = pd.to_numeric(column, errors="coerce")
-    whole = numbers.notna() | column.isna()
-    return numbers.astype(float) if whole.all() and column.notna().any() else column
+def _translated(column: pd.Series, cells: Mapping, faults: list[Fault]) -> pd.Series:
+    """Return a column with its cells translated; cells that are not named are faults."""
+    known = {_plain(cell): value for cell, value in cells.items()}
+    codes = [cell for cell, value in known.items() if value is not None]
+    plain = column.map(_plain, na_action="ignore")
+    named = plain.isin(list(known)) | plain.isna()
+    # Words among measurements leave the numbers alone; a code that is not named is a riddle.
+    numbers_pass = column.name not in ("label", "event") and all(isinstance(c, str) for c in codes)
+    passed = plain.map(lambda cell: numbers_pass and isinstance(cell, float))
+    said = f"is none of {', '.join(map(repr, cells))} in `values`"
+    if codes:
+        wrong = column[~named & ~passed]
+        faults += [(row, column.name, f"{cell!r:.80} {said}") for row, cell in wrong.items()]
+    elif unmet := [cell for cell in cells if _plain(cell) not in set(plain)]:
+        said = f"`values` names {unmet[0]!r}, which stands in no cell"
+        faults.append((column.index[0], column.name, said))
+    result = column.where(~named, plain.map(known.get, na_action="ignore"))
+    return result.astype(object).where(result.notna(), None)
 
 
-def _full_paths(path: Path, paths: pd.Series, folder: Path, names: Mapping[str, str]) -> list:
-    """Return paths inside the folder, each of which must be there; missing ones stay so."""
-    if not folder.is_dir():
-        raise CohortError(f"{folder}: no such folder; it should hold the scans of {path}")
+def _contradictions(frame: pd.DataFrame) -> list[Fault]:
+    """Return names with blanks around them, and patients whose rows contradict each other."""
     found = []
-    for row, relative in paths.items():
-        if pd.isna(relative):
-            found.append(None)
-            continue
-        where = f"{path}: row {row}, column {names.get(paths.name, paths.name)!r}"
-        try:
-            target = inside(folder, relative)
-        except ValueError as error:
-            raise CohortError(f"{where}: {error}") from None
-        if not target.exists():
-            slash = "; use / between folders" if "\\" in relative else ""
-            raise CohortError(f"{where}: there is no {relative!r} in {folder}{slash}")
-        found.append(str(target))
+    for name in ("lesion_id", "patient_id", "scan_id"):
+        bad = frame.loc[frame[name].notna() & (frame[name] != frame[name].str.strip()), name]
+        found += [(row, name, f"{cell!r:.80} has blanks around it") for row, cell in bad.items()]
+    for name, within in (("event", "patient_id"), ("time_days", "scan_id")):
+        if name in frame:
+            first = frame.groupby(within)[name].transform("first")
+            for row in frame.index[frame[name].notna() & (frame[name] != first)]:
+                said = f"{frame.loc[row, name]:g}, but {first[row]:g} in an earlier row of"
+                found.append((row, name, f"{said} {frame.loc[row, within]!r:.80}"))
     return found
 
 
-def _add_seeds(path: Path, frame: pd.DataFrame, names: Mapping[str, str]) -> None:
+def _numeric(frame: pd.DataFrame, faults: list[Fault]) -> pd.DataFrame:
+    """Return further columns, numeric if all their cells are numbers; decimal commas are faults."""
+    columns = {}
+    for name, column in frame.items():
+        there = column.dropna()
+        odd = there[pd.to_numeric(there, errors="coerce").isna()]
+        if len(there) and odd.empty:
+            column = column.astype(float)
+        elif len(odd) and odd.astype(str).str.fullmatch(r"\s*[-+]?\d+,\d+\s*").all():
+            said = "is not a number (points, no commas)"
+            faults += [(row, name, f"{cell!r:.80} {said}") for row, cell in odd.items()]
+        columns[name] = column
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def _full_paths(paths: pd.Series, folder: Path, faults: list[Fault]) -> list[str | None]:
+    """Return paths inside the folder, each of which must be there; missing ones stay so."""
+    found = []
+    for row, relative in paths.items():
+        target, said = None, ""
+        if pd.notna(relative):
+            try:
+                target = files.inside(folder, relative)
+                if not target.exists():
+                    slash = "; use / between folders" if "\\" in relative else ""
+                    said = f"there is no {relative!r:.200} in {folder}{slash}"
+            except (ValueError, OSError) as error:
+                said = f"{error!s:.300}; `images` names the folder that holds the scans"
+        if said:
+            faults.append((row, paths.name, said))
+        found.append(str(target) if target and not said else None)
+    return found
+
+
+# ------------------------------------------------------------------------------------------- seeds
+
+
+def _add_seeds(table: pd.DataFrame, faults: list[Fault]) -> None:
     """Fill in the coordinates of rows that have a mask instead."""
-    for name in _COORDINATES:
-        if name not in frame:
-            frame[name] = np.nan
-    seeds = frame[list(_COORDINATES)].astype(float)
-    there = seeds.notna()
-    for row in frame.index[~there.all(axis=1)]:
-        if there.loc[row].any():
-            name = there.loc[row].idxmin()
-            raise CohortError(
-                f"{path}: row {row}, column {names.get(name, name)!r}: the cell is empty; a seed "
-                "has three coordinates"
-            )
-        mask = frame.loc[row, "mask_path"] if "mask_path" in frame else None
-        if mask is None:
-            raise CohortError(
-                f"{path}: row {row}, column {names.get('coord_x', 'coord_x')!r}: neither "
-                "coordinates nor a mask; a lesion needs a seed"
-            )
-        where = f"{path}: row {row}, column {names.get('mask_path', 'mask_path')!r}"
-        label = frame.loc[row, "mask_label"] if "mask_label" in frame else np.nan
-        seeds.loc[row] = _seed(mask, frame.loc[row, "image_path"], label, where)
-    frame[list(_COORDINATES)] = seeds
+    table[_SEED] = table[_SEED].astype(float)
+    rows = table.reindex(columns=["image_path", "mask_path", "mask_label"]).to_dict("index")
+    for row, empty in table[_SEED].isna().iterrows():
+        image, mask, label = rows[row].values()
+        if empty.all() and pd.notna(mask):
+            try:
+                table.loc[row, _SEED] = _seed(mask, image, label)
+            except CohortError as error:
+                faults.append((row, "mask_path", str(error)))
+        elif empty.all():
+            column = "mask_path" if "mask_path" in table else "coord_x"
+            said = "neither coordinates nor a mask; a lesion needs a seed"
+            faults.append((row, column, said))
+        elif empty.any():
+            said = "the cell is empty; a seed has three coordinates"
+            faults.append((row, empty.idxmax(), said))
 
 
-def _seed(mask: str, image: str, label: float, where: str) -> tuple[float, float, float]:
-    """Return the seed of one label of a mask, kept in the cache until mask or series change."""
-    series = image if os.path.isdir(image) else None
-    parts = [Path(mask), *([] if series is None else sorted(Path(series).iterdir()))]
-    state = [(str(part), part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
-    digest = hashlib.sha256(repr(state).encode()).hexdigest()[:24]
-    kept = settings.cache_dir() / "seeds" / f"{digest}.json"
-    if not kept.exists():
-        try:
-            found = seeds_from_mask(mask, series=series)
-        except CohortError as error:
-            raise CohortError(f"{where}: {error}") from None
-        with atomic_path(kept) as part:
-            part.write_text(json.dumps(found), encoding="utf-8")
-    seeds = {int(key): tuple(seed) for key, seed in json.loads(kept.read_text()).items()}
-    if np.isnan(label):
-        if len(seeds) > 1:
-            raise CohortError(
-                f"{where}: {Path(mask).name} holds the labels {', '.join(map(str, seeds))}; say in "
-                "a column mask_label which one is meant"
-            )
-        return next(iter(seeds.values()))
-    if label not in seeds:
-        raise CohortError(
-            f"{where}: {Path(mask).name} has no label {label:g}; it has "
-            f"{', '.join(map(str, seeds))}"
+def _seed(mask: str, image: str | None, label: float) -> tuple[float, float, float]:
+    """Return the seed of one label of a mask."""
+    seeds = _all_seeds(Path(mask), image if image and os.path.isdir(image) else None)
+    said = f"{Path(mask).name} holds the labels {', '.join(map(str, seeds))}"
+    if pd.isna(label) and len(seeds) > 1:
+        raise CohortError(f"{said}; say in a column mask_label which one is meant")
+    if pd.notna(label) and label not in seeds:
+        raise CohortError(f"{said}, and no label {label:g}")
+    return next(iter(seeds.values())) if pd.isna(label) else seeds[int(label)]
+
+
+def _all_seeds(mask: Path, series: str | None) -> dict[int, tuple]:
+    """Return the seeds of a mask, kept in the cache until its bytes or the series change."""
+    with open(mask, "rb") as stream:
+        apart = re.search(
+            rb"(?im)^(data ?file|elementdatafile)\s*[:=](?!\s*local)", stream.read(65536)
         )
-    return seeds[int(label)]
+    if apart:  # the voxels lie in other files, which are not looked at here
+        return masks.seeds_from_mask(mask, series=series)
+    parts = sorted(Path(series).iterdir()) if series else []
+    stamps = [(part.name, part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
+    key = digests.of(digests.of_file(mask), mask.name, stamps, digests.of_code(masks.__name__))
+    kept = files.made(
+        settings.cache_dir() / "seeds" / f"{key[:24]}.json",
+        lambda part: part.write_text(json.dumps(masks.seeds_from_mask(mask, series=series))),
+    )
+    return {int(name): tuple(seed) for name, seed in json.loads(kept.read_text()).items()}

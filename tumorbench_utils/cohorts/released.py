@@ -1,4 +1,4 @@
-"""The released tables: found, read by the recipe in ``data/cohorts.yml``, checked against their card.
+"""The released tables: found, read by their recipe in ``data/cohorts.yml``, and counted.
 
 The tables are those of the published benchmark (AIM-Harvard/TumorImagingBench, ``data/eval``).
 Their paths point to the authors' disks; of each only the part that names the scan is kept, and
@@ -24,6 +24,7 @@ from tumorbench_utils.cohorts.registry import card, is_own, read_own
 from tumorbench_utils.cohorts.tables import (
     COORD_LIMITS_MM,
     STANDARD_COLUMNS,
+    Fault,
     Rule,
     check,
     check_standard,
@@ -109,14 +110,12 @@ def _by_recipe(known: CohortCard, folder: Path) -> tuple[pd.DataFrame, list[dict
     table = table.assign(**{k: v for k, v in defaults.items() if k not in table})
     table = table.assign(**{"label_reference": table["label"]} | dict(table.items()))
     _derive(table, rules)
+    faults: list[Fault] = []
     for rule in rules.get("refuse", []):
-        wrong = table[_rows(table, rule["rows"])].head(5)
-        refuse(
-            [
-                f"{row}, column {rule['column']!r}: {rule['because'].format(**cells)}"
-                for row, cells in zip(wrong.index, wrong.to_dict("records"), strict=True)
-            ]
-        )
+        wrong = table[_rows(table, rule["rows"])]
+        for row, cells in zip(wrong.index, wrong.to_dict("records"), strict=True):
+            faults.append((row, rule["column"], rule["because"].format(**cells)))
+    refuse(faults)
     anomalies = []
     for rule in rules.get("notes", []):
         rows, column = _rows(table, rule["rows"]), rule["column"]
@@ -132,7 +131,9 @@ def _by_recipe(known: CohortCard, folder: Path) -> tuple[pd.DataFrame, list[dict
     return table[order].sort_values(**rules.get("sort", {"by": "lesion_id"})), anomalies
 
 
-def _columns(folder: Path, files: Mapping[str, str], columns: Mapping[str, Mapping]) -> pd.DataFrame:
+def _columns(
+    folder: Path, files: Mapping[str, str], columns: Mapping[str, Mapping]
+) -> pd.DataFrame:
     """Return the wanted columns of CSV files, checked and converted; the part is ``split``."""
     frames = []
     for part, file in files.items():
@@ -151,8 +152,8 @@ def _columns(folder: Path, files: Mapping[str, str], columns: Mapping[str, Mappi
         name: Rule(**{key: column[key] for key in Rule._fields if key in column})
         for name, column in columns.items()
     }
-    table, faults = check(raw, rules, wanted)
-    refuse(faults)
+    table, faults = check(raw, rules)
+    refuse(faults, called=wanted)
     for name, column in columns.items():
         values = table[name]
         if "map" in column:
@@ -190,17 +191,13 @@ def _parts(folder: Path, rules: Mapping, table: pd.DataFrame) -> pd.Series:
         (table, parts, "any of its parts"),
     ):
         alone = frame.loc[~frame["lesion_id"].isin(other["lesion_id"]), "lesion_id"]
-        refuse([f"{r}, column {lesion['from']!r}: {k!r} is not in {file}" for r, k in alone.items()])
+        refuse([(row, lesion["from"], f"{name!r} is not in {file}") for row, name in alone.items()])
     parts = parts.reset_index(names="row").set_index("lesion_id").loc[table["lesion_id"]]
     for name, rule in _SEED.items():
         moved = ~np.isclose(parts[name], table[name], rtol=0, atol=1e-3)
-        refuse(
-            [
-                f"{row.row}, column {rule['from']!r}: {getattr(row, name)} differs from the seed "
-                f"in {rules['files']['none']}"
-                for row in parts[moved].itertuples()
-            ]
-        )
+        said = f"differs from the seed in {rules['files']['none']}"
+        wrong = parts.loc[moved, ["row", name]].itertuples(index=False)
+        refuse([(row, rule["from"], f"{value} {said}") for row, value in wrong])
     return parts["split"].set_axis(table.index)
 
 
@@ -315,10 +312,10 @@ def load_released(name: str, data: Path | None, *, images: bool) -> pd.DataFrame
     """
     folder = released_folder(data, name) if data else None
     if folder is None:
+        first = released_files(name)[0]
         raise CohortError(
-            f"{data or 'TUMORBENCH_DATA'} holds neither cohorts/released/{released_files(name)[0]} "
-            f"nor {released_files(name)[0]}: get the released tables with `tumorbench cohorts fetch "
-            f"{name}` and set TUMORBENCH_DATA to their folder"
+            f"{data or 'TUMORBENCH_DATA'} holds neither cohorts/released/{first} nor {first}; get "
+            f"it with `tumorbench cohorts fetch {name}` and set TUMORBENCH_DATA to the folder"
         )
     table = read_released_table(name, folder)
     attrs, beside = table.attrs, recipe(name).get("beside")
@@ -340,14 +337,9 @@ def _add_beside(known: CohortCard, table: pd.DataFrame, data: Path, rules: Mappi
     extra = extra.set_index("lesion_id").reindex(table["lesion_id"]).set_axis(table.index)
     for name in (*COORD_LIMITS_MM, "label"):
         differs = ~np.isclose(extra[name], table[name].astype(float), rtol=0, atol=1e-3)
-        refuse(
-            [
-                f"column {name!r}: lesion {lesion} is absent or is another one than in the "
-                "released table"
-                for lesion in table["lesion_id"][differs]
-            ],
-            str(data / rules["file"]),
-        )
+        said = "is absent or is another one than in the released table"
+        wrong = [f"column {name!r}: lesion {k} {said}" for k in table["lesion_id"][differs]]
+        refuse(wrong, str(data / rules["file"]))
     return table.assign(**{name: extra[name] for name in known.covariates if name in extra})
 
 

@@ -6,7 +6,7 @@ Rows are numbered as a spreadsheet shows them: the header is row 1.
 import collections
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ STANDARD_COLUMNS = (
     *COORD_LIMITS_MM,
     *("label", "time_days", "event"),
 )
+
+#: Row, column, and what is wrong.
+Fault = tuple[object, str, str]
 
 #: Faults of one column, and of one table, that a message names; the rest is counted.
 _SHOWN_OF_COLUMN, _SHOWN = 3, 20
@@ -94,7 +97,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = next(reader, [])
-            rows = {reader.line_num: cells for cells in reader if cells}
+            rows = {number: cells for number, cells in enumerate(reader, 2) if cells}
     except FileNotFoundError:
         beside = ", ".join(sorted(p.name for p in path.parent.glob("*"))[:8])
         raise CohortError(
@@ -106,7 +109,8 @@ def read_csv(path: Path) -> pd.DataFrame:
             f"{path}: not a CSV table in UTF-8 ({error}); save it as CSV UTF-8"
         ) from None
     if not header or not rows:
-        raise CohortError(f"{path}: {'no rows below the header' if header else 'the file is empty'}")
+        said = "no rows below the header" if header else "the file is empty"
+        raise CohortError(f"{path}: {said}")
     if re.match("(?i)sep=", header[0]):
         raise CohortError(f"{path}: row 1: {','.join(header)!r} is no header; remove that line")
     if len(header) == 1 and (mark := re.search(r"[;\t|]", header[0])):
@@ -126,28 +130,14 @@ def read_csv(path: Path) -> pd.DataFrame:
     return pd.DataFrame(cells, index=list(rows), columns=header, dtype=object)
 
 
-def check(
-    frame: pd.DataFrame, rules: Mapping[str, Rule], called: Mapping[str, str] | None = None
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the columns that have rules, converted, and what is wrong with them.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        The index is how rows are called in messages.
-    rules : mapping of str to Rule
-    called : mapping of str to str, optional
-        How columns are called in messages, where the file has other names.
-    """
+def check(frame: pd.DataFrame, rules: Mapping[str, Rule]) -> tuple[pd.DataFrame, list[Fault]]:
+    """Return the columns that have rules, converted, and what is wrong with them."""
     columns, faults = {}, []
     for name, rule in rules.items():
         columns[name], wrong = _checked(frame[name], rule)
-        shown = (called or {}).get(name, name)
-        for row, said in wrong.head(_SHOWN_OF_COLUMN).items():
+        for row, said in wrong.items():
             value = "" if said.startswith("the cell") else f"{_short(frame[name][row])} "
-            faults.append(f"{place(row)}, column {shown!r}: {value}{said}")
-        if len(wrong) > _SHOWN_OF_COLUMN:
-            faults[-1] += f" (and {len(wrong) - _SHOWN_OF_COLUMN} more in this column)"
+            faults.append((row, name, value + said))
     return pd.DataFrame(columns, index=frame.index), faults
 
 
@@ -189,20 +179,39 @@ def _checked(column: pd.Series, rule: Rule) -> tuple[pd.Series, pd.Series]:
     return result, wrong[wrong != ""]
 
 
-def place(row) -> str:
-    """Return how a row is called in messages: by its number, or as its index says."""
-    return row if isinstance(row, str) else f"row {row}"
+def refuse(
+    faults: Iterable[Fault | str], where: str = "", called: Mapping[str, str] | None = None
+) -> None:
+    """Raise a :class:`CohortError` that names the faults, if there are any.
+
+    Parameters
+    ----------
+    faults : iterable of (row, column, what is wrong) or str
+        A row is a number, or text that says file and row. Of one cell the first fault is named.
+    where : str
+        The file.
+    called : mapping of str to str, optional
+        How columns are called in the file, where it has other names.
+    """
+    cells = {fault if isinstance(fault, str) else fault[:2]: fault for fault in reversed([*faults])}
+    shown, of_column = [], collections.Counter()
+    for fault in reversed(cells.values()):
+        if not isinstance(fault, str):
+            row, column, said = fault
+            of_column[column] += 1
+            if of_column[column] > _SHOWN_OF_COLUMN:
+                continue
+            row = row if isinstance(row, str) else f"row {row}"
+            fault = f"{row}, column {(called or {}).get(column, column)!r}: {said}"
+        shown.append(fault)
+    if shown:
+        more = len(cells) - len(shown[:_SHOWN])
+        text = "; ".join(shown[:_SHOWN]) + (f"; and {more} more faults" if more else "")
+        raise CohortError(f"{where}: {text}" if where else text)
 
 
-def refuse(faults: Sequence[str], where: str = "") -> None:
-    """Raise a :class:`CohortError` that names the faults, if there are any."""
-    if faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise CohortError(f"{where}{': ' if where else ''}{'; '.join(faults[:_SHOWN])}{more}")
-
-
-def disagreements(frame: pd.DataFrame) -> list[tuple[object, str, str]]:
-    """Return where rows contradict each other: row, column and what is wrong.
+def disagreements(frame: pd.DataFrame) -> list[Fault]:
+    """Return where rows contradict each other.
 
     A time needs an event and an event a time, and a scan belongs to one patient.
     """
@@ -210,18 +219,13 @@ def disagreements(frame: pd.DataFrame) -> list[tuple[object, str, str]]:
     follow_up = frame.reindex(columns=["time_days", "event"]).isna()
     for row in frame.index[follow_up["time_days"] != follow_up["event"]]:
         name = "event" if follow_up.loc[row, "event"] else "time_days"
-        found.append((row, name, "the cell is empty; a time needs an event (0 or 1), and an event a time"))
+        found.append((row, name, "the cell is empty; times and events (0 or 1) need each other"))
     first = frame.drop_duplicates("scan_id").set_index("scan_id")["patient_id"]
     theirs = frame["scan_id"].map(first)
     for row in frame.index[theirs.notna() & (frame["patient_id"] != theirs)]:
-        found.append(
-            (
-                row,
-                "patient_id",
-                f"the scan {frame.loc[row, 'scan_id']!r} belongs to several patients, "
-                f"{theirs[row]!r} and {frame.loc[row, 'patient_id']!r}",
-            )
-        )
+        scan, patient = frame.loc[row, ["scan_id", "patient_id"]]
+        said = f"the scan {scan!r} belongs to several patients, {theirs[row]!r} and {patient!r}"
+        found.append((row, "patient_id", said))
     return found
 
 
@@ -254,9 +258,7 @@ def check_standard(table: pd.DataFrame, where: str) -> pd.DataFrame:
     refuse(faults or ([] if len(table) else ["no rows"]), where)
     plain = table.reset_index(drop=True)
     checked, faults = check(plain, {name: RULES[name] for name in RULES if name in plain})
-    refuse(faults, where)
-    faults = [f"row {row}, column {name!r}: {said}" for row, name, said in disagreements(checked)]
-    refuse(faults, where)
+    refuse(faults or disagreements(checked), where)
     if "label_reference" not in checked:
         checked["label_reference"] = checked["label"]
     integers = dict.fromkeys(("label", "event", "label_reference"), "Int64")
