@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from nibabel.nifti1 import Nifti1Header
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
@@ -68,56 +69,69 @@ def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("name", "change", "message"),
     [
-        (lambda a: a * 0, "empty"),
-        (lambda a: a * 0.5, "is no label"),
-        (lambda a: a - 1.0, "is no label"),
-        (lambda a: np.where(a > 0, np.nan, 0).astype(np.float32), "not finite"),
-        (lambda a: np.arange(a.size, dtype=np.float64).reshape(a.shape), "an image, not a mask"),
+        ("m.nrrd", lambda a: a * 0, "empty"),
+        ("m.nrrd", lambda a: a * 0.5, "is no label"),
+        ("m.nrrd", lambda a: a - 1.0, "is no label"),
+        ("m.nrrd", lambda a: np.where(a > 0, np.nan, 0), "is no label"),
+        ("m.nrrd", lambda a: a * 1e300, "is no label"),
+        ("m.nrrd", lambda a: np.arange(a.size).reshape(a.shape), "an image, not a mask"),
+        ("m.nrrd", lambda a: a[0], "3 numbers|dimensions"),
+        ("m.nrrd", lambda a: np.stack([a, a], -1).astype(np.uint8), "dimensions"),
+        ("m.nrrd", lambda a: b"no picture", "not a NRRD"),
+        ("m.csv", lambda a: b"a,b\n1,2\n", "neither DICOM nor"),
+        ("absent.nrrd", lambda a: None, "no such file"),
+        (".", lambda a: None, "a folder"),
     ],
 )
-def test_images_that_are_no_masks_are_refused(tmp_path, change, said):
+def test_what_is_no_mask_is_refused(tmp_path, name, change, message):
+    changed = change(sitk.GetArrayFromImage(make_mask()[0]).astype(np.float64))
+    if isinstance(changed, bytes):
+        (tmp_path / name).write_bytes(changed)
+    elif changed is not None:
+        image = sitk.GetImageFromArray(changed, isVector=changed.ndim == 4)
+        sitk.WriteImage(image, str(tmp_path / name))
+    with pytest.raises(CohortError, match=message):
+        seeds_from_mask(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["m.nii", "m.nii.gz", "m.nrrd", "m.mha"])
+def test_damaged_masks_are_refused(tmp_path, name):
+    """Cut off, or with one byte flipped where a checksum tells."""
+    path = tmp_path / name
+    sitk.WriteImage(make_mask()[0], str(path), useCompression=True)
+    data = path.read_bytes()
+    for share in (0.3, 0.5, 0.97):
+        path.write_bytes(data[: int(share * len(data))])
+        with pytest.raises(CohortError, match=name):
+            seeds_from_mask(path)
+    for place in (-30, -20, -3) if name != "m.nii" else ():
+        broken = bytearray(data)
+        broken[place] ^= 0x10
+        path.write_bytes(broken)
+        with pytest.raises(CohortError, match=name):
+            seeds_from_mask(path)
+
+
+def test_masks_are_read_as_scans_are(tmp_path):
+    """No orientation, forms that disagree, a file beside it that some read instead."""
     image, _ = make_mask()
-    array = change(sitk.GetArrayFromImage(image).astype(np.float32))
-    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "m.nrrd"))
-    with pytest.raises(CohortError, match=rf"m\.nrrd.*{said}"):
-        seeds_from_mask(tmp_path / "m.nrrd")
-
-
-def test_wrong_files_are_refused(tmp_path):
-    with pytest.raises(CohortError, match="no such file"):
-        seeds_from_mask(tmp_path / "absent.nrrd")
-    with pytest.raises(CohortError, match="a folder"):
-        seeds_from_mask(tmp_path)
-    (tmp_path / "m.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(CohortError, match="neither DICOM nor"):
-        seeds_from_mask(tmp_path / "m.csv")
-    (tmp_path / "m.nrrd").write_text("no picture")
-    with pytest.raises(CohortError, match="cannot be read"):
-        seeds_from_mask(tmp_path / "m.nrrd")
-    sitk.WriteImage(sitk.GetImageFromArray(np.ones((5, 6), np.uint8)), str(tmp_path / "flat.nrrd"))
-    with pytest.raises(CohortError, match="three axes"):
-        seeds_from_mask(tmp_path / "flat.nrrd")
-    colour = sitk.GetImageFromArray(np.ones((3, 5, 6, 2), np.uint8), isVector=True)
-    sitk.WriteImage(colour, str(tmp_path / "colour.nrrd"))
-    with pytest.raises(CohortError, match="one value per voxel"):
-        seeds_from_mask(tmp_path / "colour.nrrd")
-
-
-def test_a_truncated_file_is_refused(tmp_path):
-    image, _ = make_mask()
-    path = tmp_path / "m.nii.gz"
-    sitk.WriteImage(image, str(path))
-    path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(CohortError, match="cannot be read"):
-        seeds_from_mask(path)
-
-
-def test_a_sibling_that_itk_would_read_instead_is_named(tmp_path):
-    image, _ = make_mask()
+    path = tmp_path / "m.nii"
+    for fields, message in [
+        ({"qform_code": 0, "sform_code": 0}, "orientation is unknown"),
+        ({"srow_x": (0.7, 0, 0, 9), "sform_code": 2}, "contradict each other"),
+        ({"vox_offset": 351}, "cannot begin"),
+    ]:
+        sitk.WriteImage(image, str(path))
+        data = path.read_bytes()
+        header = Nifti1Header(data[:348], check=False)
+        for field, value in fields.items():
+            header[field] = value
+        path.write_bytes(header.binaryblock + data[348:])
+        with pytest.raises(CohortError, match=message):
+            seeds_from_mask(path)
     sitk.WriteImage(image, str(tmp_path / "m.nii.gz"))
-    sitk.WriteImage(image, str(tmp_path / "m.nii"))
     with pytest.raises(CohortError, match=r"m\.nii lies beside"):
         seeds_from_mask(tmp_path / "m.nii.gz")
 
@@ -244,10 +258,25 @@ def test_a_ct_slice_is_no_mask(ct_series):
         referenced_series(ct_series[0] / "0.dcm")
 
 
-def test_a_truncated_dicom_file_is_refused(ct_series, tmp_path):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("spacing", [0.0, 0.8]), ("orientation", [0] * 6), ("position", [0, 0, float("nan")]), (0, 0)],
+)
+def test_a_dicom_segmentation_without_a_grid_is_refused(ct_series, tmp_path, field, value):
     path = write_seg(ct_series, two_boxes(ct_series[2])[0], tmp_path / "seg.dcm")
-    path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(CohortError, match="cannot be read"):
+    data = pydicom.dcmread(path)
+    shared = data.SharedFunctionalGroupsSequence[0]
+    if field == "spacing":
+        shared.PixelMeasuresSequence[0].PixelSpacing = value
+    elif field == "orientation":
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient = value
+    elif field == "position":
+        for frame in data.PerFrameFunctionalGroupsSequence:
+            frame.PlanePositionSequence[0]["ImagePositionPatient"]._value = value
+    data.save_as(path)
+    if not field:
+        path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(CohortError, match=r"seg\.dcm"):
         seeds_from_mask(path)
 
 
@@ -326,32 +355,76 @@ def test_a_structure_set_equals_the_mask_it_was_drawn_around(ct_series, tmp_path
     agree(seeds_from_mask(path, series=ct_series[0]), expected)
 
 
+def ball(heights, radius=6.0):
+    """Contours of a ball around index (14, 10, 4.5), 3 mm slices, at any heights (in slices)."""
+    angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    found = []
+    for k in heights:
+        r = np.sqrt(radius**2 - (3 * (k - 4.5)) ** 2)
+        x, y = 14 + r * np.cos(angle) / 0.8, 10 + r * np.sin(angle) / 0.6
+        found.append((k, list(zip(x.tolist(), y.tolist(), strict=True))))
+    return found
+
+
+def test_contours_count_at_their_own_heights(ct_series, tmp_path):
+    """Denser than the slices, shifted against them, or stored twice: the seed stays."""
+    dense = ball(np.arange(2.75, 6.5, 0.5))
+    half = ball(np.arange(3, 6.5))
+    contours = {
+        1: dense,
+        2: ball(np.arange(3, 7)),
+        3: half,
+        4: half + half,
+        5: half + half[:2],
+        6: dense[:4] + half[2:],  # denser in one half
+    }
+    path = write_rtstruct(ct_series, contours, tmp_path / "rt.dcm")
+    at = ct_series[2].TransformContinuousIndexToPhysicalPoint
+    centre = at((14.0, 10.0, 4.5))
+    expected = dict.fromkeys(contours, centre)
+    agree(seeds_from_mask(path, series=ct_series[0]), expected, tolerance=0.2)
+    # A cone: its area grows from foot to head, and so the seed moves.
+    cone = {1: [(k, square(5, 5, 8 + k, 8 + k)) for k in np.arange(2, 6, 0.25)]}
+    path = write_rtstruct(ct_series, cone, tmp_path / "cone.dcm")
+    k = np.arange(2, 6, 0.25)
+    height = (k * (3 + k) ** 2).sum() / ((3 + k) ** 2).sum()
+    (found,) = seeds_from_mask(path, series=ct_series[0]).values()
+    assert found[2] == pytest.approx(at((0.0, 0.0, float(height)))[2], abs=0.2)
+
+
+def test_contours_through_voxel_centres_are_closed_on_all_sides(ct_series, tmp_path):
+    contours = {1: [(k, square(3, 2, 9, 8)) for k in (3, 4, 5)]}
+    path = write_rtstruct(ct_series, contours, tmp_path / "rt.dcm")
+    at = ct_series[2].TransformContinuousIndexToPhysicalPoint
+    agree(seeds_from_mask(path, series=ct_series[0]), {1: at((6.0, 5.0, 4.0))})
+
+
 def test_a_structure_set_needs_its_own_series(ct_series, tmp_path):
     contours = {1: [(1, square(2.5, 1.5, 9.5, 8.5))]}
     path = write_rtstruct(ct_series, contours, tmp_path / "rt.dcm")
-    with pytest.raises(CohortError, match="give the folder of its CT series"):
-        seeds_from_mask(path)
-    with pytest.raises(CohortError, match="no such folder"):
-        seeds_from_mask(path, series=tmp_path / "absent")
-    with pytest.raises(CohortError, match="no DICOM files"):
-        (tmp_path / "empty").mkdir()
-        seeds_from_mask(path, series=tmp_path / "empty")
     other = write_rtstruct(ct_series, contours, tmp_path / "other.dcm", series_uid=generate_uid())
-    with pytest.raises(CohortError, match="was drawn on series"):
-        seeds_from_mask(other, series=ct_series[0])
     nothing = write_rtstruct(ct_series, {1: []}, tmp_path / "nothing.dcm")
-    with pytest.raises(CohortError, match="empty"):
-        seeds_from_mask(nothing, series=ct_series[0])
-
-
-def test_contours_on_missing_slices_are_refused(ct_series, tmp_path):
-    path = write_rtstruct(ct_series, {1: [(9, square(2.5, 1.5, 9.5, 8.5))]}, tmp_path / "rt.dcm")
+    last = write_rtstruct(ct_series, {1: [(9, square(2, 1, 9, 8))]}, tmp_path / "last.dcm")
+    tilted = write_rtstruct(ct_series, contours, tmp_path / "tilted.dcm")
+    data = pydicom.dcmread(tilted)
+    data.ROIContourSequence[0].ContourSequence[0].ContourData[2] -= 2
+    data.save_as(tilted)
+    (tmp_path / "empty").mkdir()
     shutil.copytree(ct_series[0], tmp_path / "ct")
     for file in (tmp_path / "ct").iterdir():
         if pydicom.dcmread(file).InstanceNumber >= 9:
             file.unlink()
-    with pytest.raises(CohortError, match="from the nearest slice"):
-        seeds_from_mask(path, series=tmp_path / "ct")
+    for mask, series, message in [
+        (path, None, "give the folder of its CT series"),
+        (path, tmp_path / "absent", "no such folder"),
+        (path, tmp_path / "empty", "must hold the series .* but holds 0"),
+        (other, ct_series[0], "must hold the series"),
+        (nothing, ct_series[0], "empty"),
+        (last, tmp_path / "ct", "from the nearest slice"),
+        (tilted, ct_series[0], "in no plane"),
+    ]:
+        with pytest.raises(CohortError, match=message):
+            seeds_from_mask(mask, series=series)
 
 
 def test_the_same_mask_in_two_formats_has_one_seed(reference):

@@ -42,7 +42,10 @@ def numbers(values, name: str, *, n: int | None = None, ndim: int = 1, error=Inp
     error : type
         Subclass of :class:`InputError` that is raised.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as cause:
+        raise error(f"{name} must hold numbers in rows of one length") from cause
     kind = _KINDS.get(array.dtype.kind)
     if array.dtype == object:
         if any(isinstance(v, str | bytes) for v in array.ravel()):

@@ -5,7 +5,7 @@ cut it out. Only the part of the scan under the patch is read and resampled; the
 of the published benchmark, which resamples the whole scan first.
 """
 
-from tumorbench_utils.patches.extract import extract_patch, extract_patches
+from tumorbench_utils.patches.extract import extract_patch, extract_patches, sources
 from tumorbench_utils.patches.spec import PatchError, PatchSpec
 
-__all__ = ["PatchError", "PatchSpec", "extract_patch", "extract_patches"]
+__all__ = ["PatchError", "PatchSpec", "extract_patch", "extract_patches", "sources"]

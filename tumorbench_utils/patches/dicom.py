@@ -1,23 +1,70 @@
-"""One CT series in a folder of DICOM files."""
+"""DICOM files, and the one CT series in a folder of them."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.errors import InvalidDicomError
 
-from tumorbench_utils.patches.spec import PatchError
-from tumorbench_utils.patches.volume import Box, Volume, readable
+from tumorbench_utils.patches.spec import PatchError, require
+from tumorbench_utils.patches.volume import Box, Volume, name_of, readable
 
 #: Slice positions may stray this far from an even grid: headers round them to a tenth of a mm.
 POSITION_TOLERANCE_MM = 0.08
 
+#: A deflated file may unpack to this many bytes; other files cannot grow.
+_MOST_INFLATED = 256 << 20
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+#: Air, which replaces padding that would read as something denser than any metal.
+_AIR_HU, _DENSEST_HU = -1024, 20_000
+
+_GRID = ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 _TAGS = [
-    "SeriesInstanceUID", "Modality", "ImageOrientationPatient", "ImagePositionPatient",
-    "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "InstanceNumber",
-    "SliceThickness", "BitsAllocated", "RescaleSlope",
+    *_GRID, "ImagePositionPatient", "SeriesInstanceUID", "Modality", "NumberOfFrames",
+    "SamplesPerPixel", "InstanceNumber", "SliceThickness", "BitsAllocated", "BitsStored",
+    "RescaleSlope", "RescaleIntercept", "PhotometricInterpretation", "PixelPaddingValue",
 ]  # fmt: skip
+
+
+def read(path: Path, **options) -> pydicom.Dataset | None:
+    """Return a DICOM file, with or without its preamble; None if it is none.
+
+    Parameters
+    ----------
+    path : Path
+    **options
+        Passed on to ``pydicom.dcmread``.
+
+    Raises
+    ------
+    PatchError
+        If it unpacks to more than memory should hold, or has the suffix of DICOM and is none.
+    """
+    require(name_of(path) == str(path), f"{name_of(path)}: no valid UTF-8 name; rename the file")
+    reason = "it names no modality"
+    try:
+        _check_deflated(path)
+        data = pydicom.dcmread(path, force=True, **options)
+        if "Modality" in data:
+            return data
+    except PatchError:
+        raise
+    except Exception as error:  # What is no DICOM makes pydicom raise many kinds.
+        reason = f"{error!r:.200}"
+    named = path.suffix.lower() in (".dcm", ".ima", ".dicom")
+    require(not named, f"{path}: not a DICOM file ({reason}); fetch it again")
+    return None
+
+
+def _check_deflated(path: Path) -> None:
+    with open(path, "rb") as file:
+        if _DEFLATED in file.read(1024):
+            meta = pydicom.filereader.read_file_meta_info(path)
+            file.seek(144 + int(meta.FileMetaInformationGroupLength))
+            size = len(zlib.decompressobj(-15).decompress(file.read(), _MOST_INFLATED))
+            require(size < _MOST_INFLATED, f"{path}: unpacks to more than {size} bytes: a bomb")
 
 
 class DicomVolume(Volume):
@@ -26,206 +73,153 @@ class DicomVolume(Volume):
     Parameters
     ----------
     name : str
-    header : object with SimpleITK's geometry getters
-    files : list of Path
-        One per slice, in the order of k.
+    affine : ndarray, shape (4, 4)
+    slices : list of (Path, pydicom.Dataset)
+        File and header, in the order of k.
     """
 
-    def __init__(self, name: str, header, files: list[Path]):
-        super().__init__(name, header, np.float32)
-        self._files = files
+    def __init__(self, name: str, affine: np.ndarray, slices: list):
+        super().__init__(name, affine, (slices[0][1].Columns, slices[0][1].Rows, len(slices)))
+        self._slices = slices
 
     def read(self, boxes: list[Box]) -> list[np.ndarray]:
         """Return the voxels of each box, opening each file that is needed once."""
-        results = [
-            np.empty([stop - start for start, stop in reversed(box)], self.dtype) for box in boxes
-        ]
-        for k, file in enumerate(self._files):
+        results = [np.empty([b - a for a, b in reversed(box)], self.dtype) for box in boxes]
+        for k, (file, header) in enumerate(self._slices):
             inside = [n for n, box in enumerate(boxes) if box[2][0] <= k < box[2][1]]
-            if not inside:
-                continue
-            plane = self._plane(file)
-            self.rows.append(plane[:: max(1, len(plane) // 4)].ravel())
+            if inside:
+                with readable(str(file)):
+                    plane = _plane(file, header)
+                self.rows.append(plane[:: max(1, len(plane) // 4)].ravel())
             for n in inside:
                 (i0, i1), (j0, j1), (k0, _) = boxes[n]
                 results[n][k - k0] = plane[j0:j1, i0:i1]
         return results
 
-    def _plane(self, file: Path) -> np.ndarray:
-        with readable(str(file)):
-            image = sitk.ReadImage(str(file), imageIO="GDCMImageIO")
-        if image.GetPixelIDValue() in (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkUInt32):
-            raise PatchError(
-                f"{file}: the values are not HU: there is no rescale intercept, and nothing is "
-                "below 0; fetch the series again from its archive"
-            )
-        return sitk.GetArrayFromImage(image)[0].astype(np.float32)
+
+def _plane(file: Path, header: pydicom.Dataset) -> np.ndarray:
+    """Return the pixels of one slice in HU, shape (j, i)."""
+    image = sitk.ReadImage(str(file), imageIO="GDCMImageIO")
+    signed = image.GetPixelIDValue() not in (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkUInt32)
+    require(signed, "the values are not HU: no rescale intercept, nothing below 0; fetch it again")
+    plane = sitk.GetArrayFromImage(image)[0].astype(np.float32)
+    if "PixelPaddingValue" in header and plane.max() > _DENSEST_HU:
+        # Padding of -2000 that is stored unsigned reads as 63536.
+        slope, intercept = _rescale(header)
+        value = header.PixelPaddingValue
+        value = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
+        padding = (np.rint((plane - intercept) / slope).astype(int) - value) % (1 << 16) == 0
+        plane[padding & (plane > _DENSEST_HU)] = _AIR_HU
+    return plane
 
 
-class _Geometry:
-    """Size, spacing, origin and direction, with the names that SimpleITK gives them."""
-
-    def __init__(self, size, spacing, origin, direction):
-        self.GetSize = lambda: size
-        self.GetSpacing = lambda: spacing
-        self.GetOrigin = lambda: origin
-        self.GetDirection = lambda: direction
+def _rescale(header: pydicom.Dataset) -> tuple[float, float]:
+    return float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
 
 
-def open_series(folder: Path) -> Volume:
+def open_series(folder: Path, wanted: set[str] | None = None) -> DicomVolume:
     """Open the one CT series in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    wanted : set of str, optional
+        Series UIDs of which one is meant; other series in the folder do not count.
 
     Raises
     ------
     PatchError
         If there is no CT or more than one, or if its slices are not a complete, even stack.
     """
-    headers = _headers(folder)
-    first = headers[0][1]
-    for field in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
-        values = {tuple(np.round(np.atleast_1d(header[field].value), 4)) for _, header in headers}
-        if len(values) > 1:
-            raise PatchError(
-                f"{folder}: the slices differ in {field}; keep one series, without localisers, "
-                "in the folder"
-            )
-    row, column = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
-    normal = np.cross(row, column)
-    if abs(np.linalg.norm(normal) - 1) > 1e-3:
-        raise PatchError(f"{folder}: ImageOrientationPatient does not hold two unit vectors")
-    positions = np.array([header.ImagePositionPatient for _, header in headers], float)
-    depth = positions @ normal
-    order = np.argsort(depth, kind="stable")
-    files = [headers[n][0] for n in order]
-    positions, depth = positions[order], depth[order]
-    step = _even_step(folder, depth, files)
-    _check_numbers(folder, [headers[n][1] for n in order], step)
+    slices = _slices(folder, wanted)
+    first = slices[0][1]
+    for field in _GRID:
+        values = {tuple(np.round(np.atleast_1d(header[field].value), 4)) for _, header in slices}
+        require(len(values) == 1, f"the slices differ in {field}; keep one series, no localisers")
+    axes = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
+    straight = np.abs(axes @ axes.T - np.eye(2)).max() < 2e-3
+    require(straight, "ImageOrientationPatient does not hold two unit vectors at right angles")
+    normal = np.cross(*axes)
+    positions = np.array([header.ImagePositionPatient for _, header in slices], float)
+    order = np.argsort(positions @ normal, kind="stable")
+    slices, positions = [slices[n] for n in order], positions[order]
+    step = _even_step(positions @ normal, slices)
     shift = positions - positions[0]
-    sideways = np.abs(shift - np.outer(shift @ normal, normal)).max()
-    if sideways > POSITION_TOLERANCE_MM:
-        raise PatchError(
-            f"{folder}: the slices are shifted sideways against each other by {sideways:.1f} mm "
-            "(gantry tilt); resample the series to an upright grid first"
-        )
+    aside = np.abs(shift - np.outer(shift @ normal, normal)).max()
+    tilt = f"the slices are shifted sideways by {aside:.1f} mm (gantry tilt); resample them first"
+    require(aside <= POSITION_TOLERANCE_MM, tilt)
     down, across = (float(mm) for mm in first.PixelSpacing)
-    geometry = _Geometry(
-        (int(first.Columns), int(first.Rows), len(files)),
-        (across, down, step),
-        tuple(positions[0]),
-        tuple(np.column_stack([row, column, normal]).ravel()),
-    )
-    return DicomVolume(str(folder), geometry, files)
+    require(min(down, across) > 0, f"PixelSpacing is {first.PixelSpacing}")
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([*axes, normal]) @ np.diag([across, down, step])
+    affine[:3, 3] = positions[0]
+    return DicomVolume(str(folder), affine, slices)
 
 
-def _headers(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
+def _slices(folder: Path, wanted: set[str] | None) -> list[tuple[Path, pydicom.Dataset]]:
     """Return the files of the one CT series in a folder with the fields that are needed."""
     series: dict[str, list] = {}
     others = set()
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith(".") or path.name == "DICOMDIR":
             continue
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        except (InvalidDicomError, EOFError, OSError, ValueError) as error:
-            if path.suffix.lower() in (".dcm", ".ima", ".dicom"):
-                raise PatchError(f"{path}: not a DICOM file ({error}); fetch it again") from error
-            continue
-        modality = header.get("Modality", "unknown")
-        if modality == "CT":
+        header = read(path, stop_before_pixels=True, specific_tags=_TAGS)
+        if header is not None and header.Modality == "CT":
             series.setdefault(str(header.get("SeriesInstanceUID")), []).append((path, header))
-        else:
-            others.add(modality)
-    if not series:
-        held = f"; it holds {', '.join(sorted(others))}" if others else ""
-        raise PatchError(
-            f"{folder}: there is no CT series in this folder{held}; give the folder that holds "
-            "the slices themselves"
-        )
-    if len(series) > 1:
-        raise PatchError(
-            f"{folder}: the folder holds {len(series)} CT series ({', '.join(sorted(series))}); "
-            "keep each in a folder of its own"
-        )
-    (headers,) = series.values()
-    for path, header in headers:
-        if int(header.get("NumberOfFrames", 1) or 1) > 1:
-            raise PatchError(
-                f"{path}: one file holds several slices (enhanced CT); convert it to NIfTI"
-            )
-        if int(header.get("SamplesPerPixel", 1)) != 1:
-            raise PatchError(f"{path}: a colour image, not a CT slice; take it out of the folder")
-        for field in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows"):
-            if header.get(field) in (None, ""):
-                raise PatchError(
-                    f"{path}: the header lacks {field}, so the slice has no place in space; take "
-                    "it out of the folder or fetch the series again"
-                )
-        _check_whole(path, header)
-    return headers
+        elif header is not None:
+            others.add(str(header.Modality))
+    there = ", ".join(sorted(series)[:3]) or f"no CT series, {', '.join(sorted(others)) or 'none'}"
+    meant = [uid for uid in series if wanted is None or uid in wanted]
+    needed = "one CT series" if wanted is None else f"the series {', '.join(sorted(wanted))}"
+    require(len(meant) == 1, f"the folder must hold {needed}, but holds {len(meant)} ({there})")
+    for path, header in series[meant[0]]:
+        with readable(str(path)):
+            _check_slice(path, header)
+    return series[meant[0]]
 
 
-def _check_whole(path: Path, header: pydicom.Dataset) -> None:
-    """Refuse a slice whose file cannot hold its pixels (GDCM would fill them up with zeros)."""
-    if header.get("RescaleSlope") == 0:
-        raise PatchError(f"{path}: the rescale slope is 0, so no value is in HU; fetch it again")
+def _check_slice(path: Path, header: pydicom.Dataset) -> None:
+    """Refuse a slice without a place, whose numbers are no HU, or whose file is cut off."""
+    lacks = [f for f in (*_GRID, "ImagePositionPatient") if header.get(f) in (None, "")]
+    require(not lacks, f"the header lacks {', '.join(lacks)}: the slice has no place in space")
+    frames, samples = (int(header.get(f) or 1) for f in ("NumberOfFrames", "SamplesPerPixel"))
+    require(frames == 1, "one file holds several slices (enhanced CT); convert it to NIfTI")
+    require(samples == 1, "a colour image, not a CT slice; take it out of the folder")
+    grey = header.get("PhotometricInterpretation", "MONOCHROME2")
+    require(grey == "MONOCHROME2", f"its greys are {grey}, not as in a CT; fetch the original")
+    bits, used = int(header.get("BitsAllocated", 16)), int(header.get("BitsStored", 16))
+    require(bits == 16 and used >= 10, f"{used} of {bits} bits are used; a CT uses 10 to 16 of 16")
+    slope, intercept = _rescale(header)
+    sane = 0.01 <= abs(slope) <= 100 and np.isfinite(intercept)
+    require(sane, f"no HU: the rescale slope is {slope:g}, the intercept {intercept:g}")
+    need = int(header.Rows) * int(header.Columns) * bits // 8
+    require(need <= 1 << 28, f"{header.Rows} x {header.Columns} pixels; no CT slice is that large")
+    # GDCM fills up with zeros what is missing at the end.
     syntax = header.file_meta.get("TransferSyntaxUID")
     known = syntax is not None and syntax.is_transfer_syntax
-    packed = not known or syntax.is_compressed or syntax.is_deflated
-    need = int(header.Rows) * int(header.get("Columns", 0)) * int(header.get("BitsAllocated", 0))
-    if not packed and path.stat().st_size < need // 8:
-        raise PatchError(
-            f"{path}: the file is cut off: it holds {path.stat().st_size} bytes, its pixels need "
-            f"{need // 8}; fetch the series again"
-        )
+    plain = known and not syntax.is_compressed and not syntax.is_deflated
+    have = path.stat().st_size
+    require(not plain or have >= need, f"the file is cut off: {have} bytes, its pixels need {need}")
 
 
-def _even_step(folder: Path, depth: np.ndarray, files: list[Path]) -> float:
+def _even_step(depth: np.ndarray, slices: list) -> float:
     """Return the distance of the slices in mm if they form a complete, even stack."""
-    if len(depth) < 2:
-        raise PatchError(
-            f"{folder}: a single slice says nothing about the distance of slices; fetch the whole "
-            "series"
-        )
-    gaps = np.diff(depth)
-    n = int(gaps.argmin())
-    if gaps[n] < 1e-3:
-        raise PatchError(
-            f"{folder}: {files[n].name} and {files[n + 1].name} lie at the same place; remove the "
-            "duplicate"
-        )
-    number = np.arange(len(depth))
+    require(len(depth) > 1, "a single slice says nothing about the distance of slices")
+    gaps, number = np.diff(depth), np.arange(len(depth))
     even = np.polynomial.Polynomial.fit(number, depth, 1)(number)
-    if np.abs(depth - even).max() <= POSITION_TOLERANCE_MM:
-        return float(depth[-1] - depth[0]) / (len(depth) - 1)
-    step = float(np.median(gaps))
-    n = int(np.abs(gaps - step).argmax())
-    where = f"between {files[n].name} and {files[n + 1].name}"
-    missing = np.round(gaps / step) - 1
-    if missing.any() and np.abs(gaps - (missing + 1) * step).max() <= 2 * POSITION_TOLERANCE_MM:
-        raise PatchError(
-            f"{folder}: {missing.sum():.0f} slice(s) of {step:g} mm are missing, the largest gap "
-            f"({gaps[n]:g} mm) lies {where}; fetch the series again"
-        )
-    raise PatchError(
-        f"{folder}: the slices are unevenly spaced: mostly {step:g} mm, but {gaps[n]:g} mm "
-        f"{where}; a slice is missing or out of place, fetch the series again or resample it"
-    )
-
-
-def _check_numbers(folder: Path, headers: list[pydicom.Dataset], step: float) -> None:
-    """Refuse an even stack of which every second slice (or more) is missing.
-
-    The positions cannot show that. Two signs together can: the instance numbers jump throughout,
-    and the slices are further apart than they are thick.
-    """
-    numbers = [header.get("InstanceNumber") for header in headers]
-    thickness = headers[0].get("SliceThickness")
-    if None in numbers or not thickness:
-        return
-    jumps = np.abs(np.diff(np.array(numbers, float)))
-    if jumps.min() > 1 and step > 1.2 * float(thickness):
-        raise PatchError(
-            f"{folder}: slices are missing: their instance numbers are {jumps.min():g} apart and "
-            f"they lie {step:g} mm apart at {float(thickness):g} mm thickness; fetch the series "
-            "again"
-        )
+    usual = float(np.median(gaps))
+    n = int(np.abs(gaps - usual).argmax())
+    where = f"mostly {usual:g} mm, but {gaps[n]:g} mm between {slices[n][0].name} and "
+    where += f"{slices[n + 1][0].name}; a slice is missing, doubled or out of place, fetch it again"
+    is_even = gaps.min() >= 1e-3 and np.abs(depth - even).max() <= POSITION_TOLERANCE_MM
+    require(is_even, f"the slices are unevenly spaced: {where}")
+    step = float(depth[-1] - depth[0]) / (len(depth) - 1)
+    # An even stack may still lack every second slice. Two signs together show it: the instance
+    # numbers jump throughout, and the slices are further apart than they are thick.
+    instances = [header.get("InstanceNumber") for _, header in slices]
+    thickness = float(slices[0][1].get("SliceThickness") or 0)
+    if None not in instances and thickness and step > 1.2 * thickness:
+        jump = np.abs(np.diff(np.array(instances, float))).min()
+        gap = f"instance numbers {jump:g} apart, {step:g} mm apart, {thickness:g} mm thick"
+        require(jump <= 1, f"slices are missing ({gap}); fetch the series again")
+    return step

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from tumorbench_utils.checks import numbers
 from tumorbench_utils.patches import dicom, formats
 from tumorbench_utils.patches.grid import BenchmarkGrid, joined
 from tumorbench_utils.patches.intensity import check_intensity
 from tumorbench_utils.patches.resample import box_of, sample
-from tumorbench_utils.patches.spec import AXIS_LETTERS, PatchError, PatchSpec
-from tumorbench_utils.patches.volume import ImageVolume, Volume, check_header, readable
+from tumorbench_utils.patches.spec import AXIS_LETTERS, PatchError, PatchSpec, require
+from tumorbench_utils.patches.volume import ImageVolume, Volume, name_of, readable
 from tumorbench_utils.settings import unknown
 
 GRIDS = ("exact", "monai14")
@@ -84,20 +85,22 @@ def extract_patches(
     PatchError
         As for :func:`extract_patch`; one bad seed refuses the call, and the message names it.
     """
-    if grid not in GRIDS:
-        raise PatchError(unknown("grid", grid, GRIDS))
-    specs = _check_specs(specs)
-    points = _check_seeds(seeds, name_of(image))
+    require(grid in GRIDS, unknown("grid", grid, GRIDS))
+    right = isinstance(specs, list | tuple) and all(isinstance(spec, PatchSpec) for spec in specs)
+    require(right, f"specs must be a list of PatchSpec, got {specs!r:.80}")
     volume = open_volume(image)
-    spacings = {spec.spacing_mm for spec in specs}
-    grids = {mm: BenchmarkGrid(volume.affine, volume.shape, mm) for mm in spacings}
-    crops: dict[tuple, dict] = {mm: {} for mm in spacings}
-    for n, point in enumerate(points):
-        for spec in specs:
-            of_grid, key = crops[spec.spacing_mm], (n, spec.spacing_mm, spec.world_size)
-            if key not in of_grid:
-                what = f"{volume.name}, seed {n} {tuple(point.tolist())}"
-                of_grid[key] = grids[spec.spacing_mm].crop(point, spec.world_size, grid, what)
+    named = f"{volume.name}: seeds (x, y, z in LPS mm)"
+    seeds = seeds if len(seeds) else np.zeros((0, 3))
+    points = numbers(seeds, named, ndim=2, error=PatchError)
+    require(points.shape[1] == 3, f"{named} must be three numbers, not {points.shape[1]}")
+    # One crop for all specs of one spacing and size: they differ in turning and scaling only.
+    crops: dict[tuple, dict] = {spec.spacing_mm: {} for spec in specs}
+    for mm, of_grid in crops.items():
+        whole = BenchmarkGrid(volume.affine, volume.shape, mm)
+        for n, point in enumerate(points):
+            what = f"{volume.name}, seed {n} {tuple(point.tolist())}"
+            for size in {spec.world_size: None for spec in specs if spec.spacing_mm == mm}:
+                of_grid[n, mm, size] = whole.crop(point, size, grid, what)
     parts = {}
     for of_grid in filter(None, crops.values()):
         parts |= dict(zip(of_grid, joined(list(of_grid.values())), strict=True))
@@ -117,96 +120,67 @@ def extract_patches(
     return [[_finish(cube(n, spec), spec) for spec in specs] for n in range(len(points))]
 
 
-def name_of(image) -> str:
-    """Return what an image is called in messages: its path, or "the image"."""
-    return str(image) if isinstance(image, (str, os.PathLike)) else "the image"
-
-
 def open_volume(image) -> Volume:
-    """Open a path or a SimpleITK image.
+    """Open a path or a SimpleITK image, of a scan or a mask.
 
     Raises
     ------
     PatchError
-        If it is neither, does not exist, or is not a 3-D scan that can be read.
+        If it is neither, does not exist, or is not a 3-D image that can be read.
     """
     if isinstance(image, sitk.Image):
-        if image.GetPixelIDTypeAsString().startswith("label"):  # SimpleITK would end the process
-            raise PatchError("the image is a map of labels, not a CT; give the scan in HU")
-        check_header(name_of(image), image, image.GetNumberOfComponentsPerPixel())
-        return ImageVolume(name_of(image), image)
-    if not isinstance(image, (str, os.PathLike)) or isinstance(os.fspath(image), bytes):
-        raise PatchError(
-            f"an image must be a path or a SimpleITK image, got {type(image).__name__}; an array "
-            "alone does not say where it lies in space"
-        )
+        labels = image.GetPixelIDTypeAsString().startswith("label")  # would end the process
+        require(not labels, "the image is a map of labels, not a CT; give the scan in HU")
+        return ImageVolume("the image", image)
+    is_path = isinstance(image, str | os.PathLike) and isinstance(os.fspath(image), str)
+    require(is_path, f"an image must be a path or a SimpleITK image, not {type(image).__name__}")
     path = Path(image)
-    with readable(str(path)):
+    with readable(name_of(path)):
+        # SimpleITK ends the process on such a name.
+        require(name_of(path) == str(path), "the name is no valid UTF-8; rename the file")
         if path.is_dir():
             return dicom.open_series(path)
-        if not path.exists():
-            raise PatchError(f"{path}: there is no such file; check the path of the scan")
-        if path.stat().st_size == 0:
-            raise PatchError(f"{path}: the file is empty; fetch or convert it again")
+        require(path.exists(), "there is no such file; check the path of the scan")
+        require(path.is_file() and path.stat().st_size, "no file, or an empty one; fetch it again")
         return formats.open_file(path)
 
 
-def _check_specs(specs) -> list[PatchSpec]:
-    if isinstance(specs, PatchSpec):
-        raise PatchError("specs must be a list of PatchSpec; put the one spec into a list")
-    try:
-        specs = list(specs)
-    except TypeError as error:
-        raise PatchError(f"specs must be a list of PatchSpec, got {specs!r}") from error
-    for spec in specs:
-        if not isinstance(spec, PatchSpec):
-            raise PatchError(f"a spec must be a PatchSpec, got {type(spec).__name__}")
-    return specs
+def sources(image: str | os.PathLike) -> list[Path]:
+    """Return every file that reading a scan opens: what a kept result depends on.
 
+    Parameters
+    ----------
+    image : path-like
+        A file or a folder with a DICOM series.
 
-def _check_seeds(seeds, name: str) -> np.ndarray:
-    """Return the seeds as an array of shape (n, 3), or say which is none."""
-    try:
-        array = np.asarray(seeds)
-        text = array.dtype.kind == "O" and any(isinstance(x, (str, bytes)) for x in array.ravel())
-        if array.dtype.kind not in "iufO" or text:
-            raise TypeError(f"values of type {array.dtype.name}")
-        points = array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise PatchError(
-            f"{name}: a seed must be three numbers (x, y, z) in LPS mm, got {seeds!r}"
-        ) from error
-    if points.shape == (0,):
-        return points.reshape(0, 3)
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise PatchError(
-            f"{name}: seeds must be a list of three numbers (x, y, z) each, in LPS mm, got an "
-            f"array of shape {points.shape}"
-        )
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if bad.size:
-        raise PatchError(
-            f"{name}: seed {bad[0]} is not finite: {tuple(points[bad[0]].tolist())}; leave out "
-            "lesions without coordinates"
-        )
-    return points
+    Returns
+    -------
+    list of Path
+        The file itself, the file with its voxels that a header of MetaImage or NRRD names, or all
+        files of the folder; sorted.
+
+    Raises
+    ------
+    PatchError
+        If it does not exist or its header cannot be read.
+    """
+    path = Path(image)
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    with readable(name_of(path)):
+        require(path.exists(), "there is no such file; check the path of the scan")
+        return sorted({path, formats.voxel_file(path)})
 
 
 def _finish(hu: np.ndarray, spec: PatchSpec) -> np.ndarray:
     """Turn HU along x, y, z (RAS) to the spec's axes, scale, clip and fill up."""
-    letters = [AXIS_LETTERS[letter] for letter in spec.orientation]
-    turned = hu.transpose([axis for axis, _ in letters])
-    turned = turned[tuple(slice(None, None, sign) for _, sign in letters)]
+    axes, signs = zip(*(AXIS_LETTERS[letter] for letter in spec.orientation), strict=True)
+    turned = hu.transpose(axes)[tuple(slice(None, None, sign) for sign in signs)]
     low, high = spec.window_hu
     bottom, top = spec.out_range
     patch = np.zeros(spec.size, np.float32)
-    missing = [side - have for side, have in zip(spec.size, turned.shape, strict=True)]
-    inner = patch[
-        tuple(
-            slice(gap // 2, gap // 2 + have)
-            for gap, have in zip(missing, turned.shape, strict=True)
-        )
-    ]
+    gaps = np.subtract(spec.size, turned.shape) // 2
+    inner = patch[tuple(slice(a, a + n) for a, n in zip(gaps, turned.shape, strict=True))]
     np.subtract(turned, np.float32(low), out=inner)
     inner /= np.float32(high - low)
     inner *= np.float32(top - bottom)

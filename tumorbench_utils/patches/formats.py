@@ -1,256 +1,206 @@
 """Opening NIfTI, MetaImage and NRRD files without reading them whole.
 
-ITK reads the headers, so that where a scan lies in space is what ITK says. Only the plain
-layouts are read by offset here; everything else these formats allow is read whole by ITK.
+A header comes from strangers, and ITK believes it: a long line or a wrong number of dimensions ends
+the process, a decimal comma becomes a zero, a path may lead anywhere. So it is read and held
+against bounds here first. ITK then says where the scan lies in space; it never reads the voxels.
 """
 
-import struct
+import re
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from tumorbench_utils.patches.spec import PatchError
-from tumorbench_utils.patches.volume import (
-    ImageVolume,
-    RawVolume,
-    StreamVolume,
-    Volume,
-    check_header,
-    unpacked,
-)
+from tumorbench_utils.patches.spec import require
+from tumorbench_utils.patches.volume import FileVolume, Layout, affine_of, unpacked
 
-#: A longer line is no part of a text header.
-_LONGEST_LINE = 1 << 16
+#: Longest field of a text header, and most lines: longer ones overrun a buffer in ITK.
+_LONGEST_FIELD, _MOST_LINES = 1000, 10_000
 
-SUFFIXES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd")
+#: The ways in which a header places an image agree to this at the corners. Quaternions in single
+#: precision turn a large scan by up to half a millimetre.
+_AGREE_MM = 0.5
 
-_NIFTI_TYPES = {
-    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
-    1280: "u8",
+#: Names of pixel types in MetaImage (without MET_) and NRRD.
+_TYPES = {
+    "i1": "char, signed char, int8, int8_t", "u1": "uchar, unsigned char, uint8, uint8_t",
+    "i2": "short, short int, signed short, signed short int, int16, int16_t",
+    "u2": "ushort, unsigned short, unsigned short int, uint16, uint16_t", "f4": "float",
+    "i4": "int, signed int, int32, int32_t, long", "u4": "uint, unsigned int, uint32, uint32_t",
+    "i8": "long long, long long int, signed long long, longlong, int64, int64_t, long_long",
+    "u8": "unsigned long long, unsigned long long int, ulonglong, uint64, uint64_t, ulong_long",
+    "f8": "double",
 }  # fmt: skip
-_META_TYPES = {
-    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
-    "MET_UINT": "u4", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
-}  # fmt: skip
-_NRRD_TYPES = {
-    "signed char": "i1", "int8": "i1", "int8_t": "i1", "uchar": "u1", "unsigned char": "u1",
-    "uint8": "u1", "uint8_t": "u1", "short": "i2", "short int": "i2", "signed short": "i2",
-    "int16": "i2", "int16_t": "i2", "ushort": "u2", "unsigned short": "u2", "uint16": "u2",
-    "uint16_t": "u2", "int": "i4", "signed int": "i4", "int32": "i4", "int32_t": "i4",
-    "uint": "u4", "unsigned int": "u4", "uint32": "u4", "uint32_t": "u4", "float": "f4",
-    "double": "f8",
-}  # fmt: skip
+_KINDS = {name: code for code, names in _TYPES.items() for name in names.split(", ")}
+
+_NRRD_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
+_NRRD_SPACES += ("lps", "ras", "las")
+
+#: How many numbers the fields of MetaImage and NRRD hold; those of the first line lie above 0.
+_SIZES = {"dimsize": 3, "sizes": 3, "elementspacing": 3, "elementsize": 3}
+_PLACES = {"offset": 3, "position": 3, "origin": 3, "transformmatrix": 9, "rotation": 9}
+_PLACES |= {"orientation": 9, "spaceorigin": 3, "spacedirections": 9}
 
 
-def open_file(path: Path) -> Volume:
-    """Open one image file by its suffix.
-
-    Raises
-    ------
-    PatchError
-        If the suffix is not one of :data:`SUFFIXES` or the file is not what it says.
-    """
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        return _open_nifti(path)
-    if name.endswith((".mhd", ".mha")):
-        return _open_meta(path)
-    if name.endswith(".nrrd"):
-        return _open_nrrd(path)
-    raise PatchError(
-        f"{path}: not a known image format; known are {', '.join(SUFFIXES)} and a folder with one "
-        "DICOM series (give the folder, not one of its files)"
-    )
-
-
-def _header(path: Path, reader_name: str):
+def open_file(path: Path) -> FileVolume:
+    """Open one image file by its suffix, one of :data:`SUFFIXES`."""
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    known = f"{', '.join(SUFFIXES)} and a folder with one DICOM series (not one of its files)"
+    require(suffix, f"not a known image format; known are {known}")
+    layout_of, reader_name = _READERS[suffix]
+    layout = layout_of(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(reader_name)
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        if "orthonormal" not in str(error):
-            raise
-        raise PatchError(
-            f"{path}: the axes of the image are not at right angles (a sheared affine); resample "
-            "it to a straight grid first"
-        ) from error
-    check_header(str(path), reader, reader.GetNumberOfComponents())
-    return reader
+        straight = "orthonormal" not in str(error)
+        require(straight, "the axes of the image are not at right angles; resample it first")
+        raise
+    affine = affine_of(reader, reader.GetNumberOfComponents())
+    require(layout.shape == reader.GetSize(), "its header gives two sizes")
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(layout.shape) - 1.0)
+    for other in layout.affines:
+        apart = np.abs((affine - other) @ np.column_stack([corners, np.ones(8)]).T).max()
+        contradiction = f"qform, sform and spacing contradict each other by {apart:.3g} mm"
+        require(apart <= _AGREE_MM, f"{contradiction}; find out which is right, remove the other")
+    if not layout.packed:
+        have = layout.path.stat().st_size - layout.start
+        need = f"{layout.bytes} bytes are described, {have} there"
+        require(have >= layout.bytes, f"{layout.path.name} is cut off: {need}; fetch it again")
+        require(have == layout.bytes, f"it and {layout.path.name} do not belong together: {need}")
+    return FileVolume(str(path), affine, layout)
 
 
-def _read_whole(path: Path, reader_name: str) -> ImageVolume:
-    return ImageVolume(str(path), sitk.ReadImage(str(path), imageIO=reader_name))
+def _nifti(path: Path) -> Layout:
+    from nibabel.nifti1 import Nifti1Header
 
-
-def _raw(path: Path, voxels: Path, header, stored: np.dtype, start: int, rescale=None):
-    """Return an uncompressed volume whose file is long enough."""
-    need = start + int(np.prod(header.GetSize())) * stored.itemsize
-    have = voxels.stat().st_size
-    if have < need:
-        raise PatchError(
-            f"{path}: the file is cut off: it holds {have} bytes, the image needs {need}; fetch "
-            "or copy it again"
-        )
-    return RawVolume(str(path), header, stored, path=voxels, start=start, rescale=rescale)
-
-
-def _open_nifti(path: Path) -> Volume:
-    packed = path.name.lower().endswith(".gz")
-    with open(path, "rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-        if packed != is_gzip:
-            raise PatchError(
-                f"{path}: the file is {'not ' if packed else ''}gzip-compressed, against its "
-                f"name; {'check what it is' if packed else 'rename it to .nii.gz'}"
-            )
-        file.seek(0)
-        start = (unpacked(file, "gzip") if packed else file).read(352)
+    packed = "gzip" if path.name.lower().endswith(".gz") else ""
     twin = path.with_name(path.name[:-3])
-    if packed and twin.exists():
-        raise PatchError(
-            f"{path}: {twin.name} lies beside it, and some readers take the voxels from there; "
-            "remove or move one of the two"
-        )
-    if len(start) < 352:
-        raise PatchError(f"{path}: too short for a NIfTI file; fetch or convert it again")
-    sizes = {order: struct.unpack(order + "i", start[:4])[0] for order in "<>"}
-    if 540 in sizes.values():
-        raise PatchError(f"{path}: a NIfTI-2 file, which ITK does not read; convert it to NIfTI-1")
-    order = next((order for order, size in sizes.items() if size == 348), None)
-    if order is None:
-        raise PatchError(f"{path}: not a NIfTI file; check what it is and fetch it again")
-    if start[344:348] not in (b"n+1\0", b"ni1\0"):
-        raise PatchError(
-            f"{path}: an Analyze file, not NIfTI: its header does not say which side is left; "
-            "convert it again from the original images"
-        )
-    header = _header(path, "NiftiImageIO")
-    if start[344:348] != b"n+1\0":
-        return _read_whole(path, "NiftiImageIO")
-    dims = struct.unpack(order + "8h", start[40:56])
-    code, _ = struct.unpack(order + "2h", start[70:74])
-    offset, slope, intercept = struct.unpack(order + "3f", start[108:120])
-    qform, sform = struct.unpack(order + "2h", start[252:256])
-    if qform == 0 and sform == 0:
-        raise PatchError(
-            f"{path}: the header says nothing about orientation (qform and sform codes are 0); "
-            "convert it again from the original images"
-        )
-    if code not in _NIFTI_TYPES or dims[1:4] != header.GetSize() or offset < 348:
-        return _read_whole(path, "NiftiImageIO")
-    stored = np.dtype(order + _NIFTI_TYPES[code])
-    rescale = None
-    if slope != 0 and np.isfinite([slope, intercept]).all() and (slope, intercept) != (1, 0):
-        rescale = (slope, intercept)
-    if packed:
-        return StreamVolume(
-            str(path), header, stored, path=path, start=0, skip=int(offset), wrapper="gzip",
-            rescale=rescale,
-        )  # fmt: skip
-    return _raw(path, path, header, stored, int(offset), rescale)
-
-
-def _open_meta(path: Path) -> Volume:
-    fields, end = _meta_fields(path)
-    if not {"ndims", "dimsize", "elementdatafile"} <= set(fields):
-        raise PatchError(f"{path}: not a MetaImage header; check what it is and fetch it again")
-    header = _header(path, "MetaImageIO")
-    data = fields.get("elementdatafile", "")
-    big = "true" in (fields.get("binarydatabyteordermsb"), fields.get("elementbyteordermsb"))
-    kind = _META_TYPES.get(fields.get("elementtype", "").upper())
-    plain = fields.get("binarydata", "true") == "true" and fields.get("headersize", "0") == "0"
-    if data.lower().startswith("list") or "%" in data:
-        # ITK leaves memory as it was where one of the files is missing.
-        raise PatchError(
-            f"{path}: its voxels are spread over several files; put them into one, for example by "
-            "converting the scan to .nii.gz"
-        )
-    if kind is None or not plain:
-        return _read_whole(path, "MetaImageIO")
-    voxels, start = (path, end) if data.lower() == "local" else (_beside(path, data), 0)
-    stored = np.dtype((">" if big else "<") + kind)
-    have = voxels.stat().st_size - start
-    packed = fields.get("compresseddata", "false") == "true"
-    need = int(np.prod(header.GetSize())) * stored.itemsize
-    if packed:
-        need = int(fields.get("compresseddatasize", have))
-    if have > need:
-        raise PatchError(
-            f"{path}: the header describes {need} bytes of voxels, {voxels.name} holds {have}; the "
-            "two do not belong together"
-        )
-    if have < need:
-        raise PatchError(
-            f"{path}: {voxels.name} is cut off: it holds {have} bytes of voxels, the header "
-            f"describes {need}; fetch or copy it again"
-        )
-    if packed:
-        return StreamVolume(
-            str(path), header, stored, path=voxels, start=start, skip=0, wrapper="zlib"
-        )
-    return _raw(path, voxels, header, stored, start)
-
-
-def _beside(path: Path, data: str) -> Path:
-    """Return the file with the voxels, which must lie beside the header or below it."""
-    name = Path(data)
-    if name.is_absolute() or ".." in name.parts:
-        raise PatchError(
-            f"{path}: its voxels are said to lie in {data!r}, outside its own folder; keep the two "
-            "files together"
-        )
-    if not (path.parent / name).is_file():
-        raise PatchError(
-            f"{path}: the file with its voxels, {data!r}, is missing; put it beside the header"
-        )
-    return path.parent / name
-
-
-def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
-    """Return the header of a MetaImage, in lower case but for file names, and where it ends."""
-    fields = {}
-    with open(path, "rb") as file:
-        while line := file.readline(_LONGEST_LINE):
-            key, _, value = line.decode("utf-8", "replace").partition("=")
-            key, value = key.strip().lower(), value.strip()
-            fields[key] = value if key == "elementdatafile" else value.lower()
-            if key == "elementdatafile":
-                break
-        return fields, file.tell()
-
-
-def _open_nrrd(path: Path) -> Volume:
-    fields, start = _nrrd_fields(path)
-    header = _header(path, "NrrdImageIO")
-    kind = _NRRD_TYPES.get(fields.get("type", ""))
-    encoding = fields.get("encoding", "")
-    plain = not {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"} & set(
-        fields
+    clash = (
+        f"{twin.name} lies beside it, and ITK takes the voxels from there; remove one of the two"
     )
-    size = tuple(int(n) for n in fields.get("sizes", "").split() if n.isdigit())
-    known = encoding in ("raw", "gzip", "gz") and "endian" in fields
-    if kind is None or not plain or not known or size != header.GetSize():
-        return _read_whole(path, "NrrdImageIO")
-    stored = np.dtype((">" if fields["endian"] == "big" else "<") + kind)
-    if encoding == "raw":
-        return _raw(path, path, header, stored, start)
-    return StreamVolume(str(path), header, stored, path=path, start=start, skip=0, wrapper="gzip")
+    require(not (packed and twin.exists()), clash)
+    with open(path, "rb") as file:
+        hint = "not gzip: check what it is" if packed else "gzip: rename it to .nii.gz"
+        require((file.read(2) == b"\x1f\x8b") == bool(packed), f"against its name, it is {hint}")
+        file.seek(0)
+        block = (unpacked(file, packed) if packed else file).read(348)
+    orders = {int.from_bytes(block[:4], "little"): "<", int.from_bytes(block[:4], "big"): ">"}
+    require(540 not in orders, "a NIfTI-2 file, which ITK does not read; convert it to NIfTI-1")
+    require(len(block) == 348 and 348 in orders, "not a NIfTI file; check it, fetch it again")
+    header = Nifti1Header(block, endianness=orders[348], check=False)
+    require(header["magic"] == b"n+1", "an Analyze file: nothing says which side is left")
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
+    forms = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    affines = [np.diag([-1.0, -1, 1, 1]) @ form for form in forms if form is not None]
+    require(affines, "qform and sform are not set, so the orientation is unknown; convert it again")
+    start, dtype = float(header["vox_offset"]), header.get_data_dtype()
+    require(start >= 352 and start % 1 == 0, f"voxels cannot begin at byte {start:g}")
+    require(dtype.kind in "iuf" and dtype.itemsize <= 8, "each voxel holds several values")
+    rescale = float(header["scl_slope"]), float(header["scl_inter"])
+    if rescale[0] == 0 or not np.isfinite(rescale).all() or rescale == (1, 0):
+        rescale = None
+    shape, begin = tuple(header["dim"][1:4].tolist()), [int(start), 0]
+    return Layout(path, shape, dtype, *(begin[::-1] if packed else begin), packed, rescale, affines)
 
 
-def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
-    """Return the header of a NRRD file and the byte after it."""
+def _meta(path: Path) -> Layout:
+    fields, end = _text_fields(path, "=")
+    known = {"ndims", "dimsize", "elementdatafile"} <= set(fields)
+    require(known, "not a MetaImage header; check what it is and fetch it again")
+    require(fields["ndims"] == "3", f"it has {fields['ndims']} dimensions, a scan has 3")
+    require(set(_PLACES) & set(fields), "nothing says where it lies; convert the originals again")
+    yes = {name for name, value in fields.items() if value.lower() in ("true", "t", "1")}
+    require("binarydata" in {*yes, *({"binarydata"} - set(fields))}, "text is not read; convert it")
+    packed = "zlib" if "compresseddata" in yes else ""
+    big = yes & {"binarydatabyteordermsb", "elementbyteordermsb"}
+    kind = fields.get("elementtype", "").lower().removeprefix("met_")
+    skip = int(fields.get("headersize", 0))
+    layout = _text_layout(
+        path, end, fields["elementdatafile"], "dimsize", fields, kind, big, packed
+    )
+    have = layout.path.stat().st_size
+    layout.start = have - layout.bytes if skip == -1 and not packed else layout.start + max(skip, 0)
+    have -= layout.start
+    whole = not packed or int(fields.get("compresseddatasize", have)) == have
+    require(whole, f"{layout.path.name} is cut off or no part of this header; fetch it again")
+    return layout
+
+
+def _nrrd(path: Path) -> Layout:
+    fields, end = _text_fields(path, ":")
+    require(next(iter(fields), "")[:4] == "nrrd", "not a NRRD file; check it and fetch it again")
+    names = ("dimension", "space", "encoding", "type", "endian")
+    dimension, space, encoding, kind, endian = (fields.get(name, "").lower() for name in names)
+    require(dimension == "3", f"it has {dimension} dimensions, a scan has 3")
+    placed = space in _NRRD_SPACES and {"spacedirections", "spaceorigin"} <= set(fields)
+    require(placed, f"nothing says which side is left, or where it lies (space: {space or 'none'})")
+    plain = encoding in ("raw", "gzip", "gz") and fields.get("lineskip", "0") == "0"
+    require(plain, f"voxels as {encoding!r} are not read; write them as raw or gzip")
+    require(endian or _KINDS.get(kind, "1")[1] == "1", "the byte order of the voxels is missing")
+    packed, skip = "gzip" if encoding[0] == "g" else "", int(fields.get("byteskip", 0))
+    data = fields.get("datafile", "LOCAL")
+    layout = _text_layout(path, end, data, "sizes", fields, kind, endian == "big", packed)
+    if packed:
+        layout.skip = skip
+    else:  # -1: the voxels are what stands at the end
+        layout.start = (
+            layout.path.stat().st_size - layout.bytes if skip < 0 else layout.start + skip
+        )
+    return layout
+
+
+def _text_layout(path, end, data, sizes, fields, kind, big, packed) -> Layout:
+    """Return where the voxels lie: after the header, or in a file beside or below it."""
+    local = data.lower() == "local"
+    voxels = path if local else path.parent / data
+    spread = data.lower().startswith("list") or "%" in data
+    require(not spread, "its voxels are spread over several files; convert the scan to .nii.gz")
+    inside = not Path(data).is_absolute() and ".." not in Path(data).parts
+    require(inside, f"its voxels lie in {data!r}, outside its own folder; keep the files together")
+    require(voxels.is_file(), f"the file with its voxels, {data!r}, is missing beside it")
+    require(kind in _KINDS, f"voxels of type {kind!r} are not read; convert the scan")
+    shape = tuple(map(int, fields.get(sizes, "").split()))
+    require(len(shape) == 3, f"the header lacks {sizes}")
+    dtype = np.dtype((">" if big else "<") + _KINDS[kind])
+    return Layout(voxels, shape, dtype, end if local else 0, 0, packed)
+
+
+_META, _NRRD = (_meta, "MetaImageIO"), (_nrrd, "NrrdImageIO")
+_READERS = {".mhd": _META, ".mha": _META, ".nrrd": _NRRD, ".nhdr": _NRRD}
+_READERS |= dict.fromkeys((".nii", ".nii.gz"), (_nifti, "NiftiImageIO"))
+
+SUFFIXES = tuple(_READERS)
+
+
+def voxel_file(path: Path) -> Path:
+    """Return the file that holds the voxels of a scan: itself, or the one its header names."""
+    layout_of, _ = _READERS.get(path.suffix.lower(), (None, ""))
+    return layout_of(path).path if layout_of in (_meta, _nrrd) else path
+
+
+def _text_fields(path: Path, separator: str) -> tuple[dict[str, str], int]:
+    """Return the fields of a text header by name, without blanks, and the byte after it."""
     fields = {}
     with open(path, "rb") as file:
-        if file.read(4) != b"NRRD":
-            raise PatchError(f"{path}: not a NRRD file; check what it is and fetch it again")
-        while line := file.readline(_LONGEST_LINE):
-            text = line.decode("utf-8", "replace").strip()
-            if not text:
+        for _ in range(_MOST_LINES):
+            line = file.readline(1 << 16)
+            key, _, value = line.decode("utf-8", "replace").strip().partition(separator)
+            key, value = key.lower().replace(" ", ""), value.strip()
+            # Comments and free text of NRRD (key:=value) may be long: DICOM fields are kept there.
+            free = key.startswith("#") or (separator == ":" and value.startswith("="))
+            require(free or len(line) <= _LONGEST_FIELD, f"a line has {len(line)} bytes: no header")
+            if n := {**_SIZES, **_PLACES}.get(key):
+                words = re.findall(r"[^\s(),]+", value)  # a decimal comma makes them too many
+                plain = [re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", word) for word in words]
+                right = len(words) == n and all(plain)
+                require(right, f"{key} must hold {n} finite numbers (3 dimensions): {value!r:.60}")
+                positive = key not in _SIZES or min(map(float, words)) > 0
+                require(positive, f"{key} must lie above 0, not {value!r:.80}")
+            if key and not free:
+                fields[key] = value
+            if not line.strip() or key == "elementdatafile":
                 return fields, file.tell()
-            key, colon, value = text.partition(":")
-            if colon and not text.startswith("#") and not value.startswith("="):
-                fields[key.strip().lower()] = value.strip().lower()
-    raise PatchError(f"{path}: the header has no end; the file is cut off, fetch it again")
+    require(False, f"its header has more than {_MOST_LINES} lines")

@@ -7,9 +7,8 @@ axes, and cuts a cube around the seed. Here the same coordinates are worked out 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
-from tumorbench_utils.patches.spec import PatchError
+from tumorbench_utils.patches.spec import require
 
 #: Sign that turns LPS world coordinates into RAS and back.
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -19,32 +18,6 @@ SPACING_TOLERANCE = 1e-3
 
 #: Coordinates that stray less than this from a separable grid count as separable (voxels).
 _SEPARABLE = 1e-9
-
-
-def world_axes(affine: np.ndarray) -> tuple[list[int], list[int]]:
-    """Return for each array axis the world axis it runs along most, and the sign.
-
-    The rotation nearest to `affine` is taken; array axes choose in the order of their largest
-    component, and no world axis is chosen twice (the rule of nibabel's ``io_orientation``).
-
-    Parameters
-    ----------
-    affine : ndarray, shape (4, 4)
-        Voxel to world coordinates.
-
-    Returns
-    -------
-    axes, signs : list of int, length 3
-    """
-    left, _, right = np.linalg.svd(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
-    rotation = left @ right
-    axes, signs = [0, 0, 0], [1, 1, 1]
-    for column in np.argsort(np.min(-(rotation**2), axis=0), kind="stable"):
-        axis = int(np.argmax(np.abs(rotation[:, column])))
-        axes[column] = axis
-        signs[column] = 1 if rotation[axis, column] >= 0 else -1
-        rotation[axis, :] = 0
-    return axes, signs
 
 
 @dataclass(frozen=True)
@@ -108,17 +81,16 @@ class BenchmarkGrid:
         shape: tuple[int, int, int],
         spacing_mm: tuple[float, float, float],
     ):
+        from nibabel import orientations
+
         affine = np.diag([*LPS_TO_RAS, 1.0]) @ affine_lps
-        axes, signs = world_axes(affine)
         # Turn the array to run L, P, S: `turn` takes an index of the turned array to the file's.
-        turn = np.zeros((4, 4))
-        turn[3, 3] = 1
+        turn_to = orientations.ornt_transform(
+            orientations.io_orientation(affine), orientations.axcodes2ornt("LPS")
+        )
+        turn = orientations.inv_ornt_aff(turn_to, shape)
         turned_shape = np.zeros(3)
-        for file_axis, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
-            flip = sign != LPS_TO_RAS[axis]
-            turn[file_axis, axis] = -1 if flip else 1
-            turn[file_axis, 3] = shape[file_axis] - 1 if flip else 0
-            turned_shape[axis] = shape[file_axis]
+        turned_shape[turn_to[:, 0].astype(int)] = shape
         source = affine @ turn
         wanted = np.array(spacing_mm)
         own = np.sqrt((source[:3, :3] ** 2).sum(axis=0))
@@ -165,14 +137,13 @@ class BenchmarkGrid:
         centre = np.trunc((np.linalg.inv(self.target) @ seed)[:3])
         half = np.array(size) // 2
         low, high = np.maximum(centre - half, 0), np.minimum(centre + half, self.size)
-        if np.any(high <= low):
-            far = np.maximum(np.maximum(-centre, centre - self.size + 1), 0)
-            miles = ", ".join(f"{mm:.0f} mm" for mm in far * np.diag(self.target)[:3])
-            raise PatchError(
-                f"{what}: the seed lies further outside the scan than half a patch "
-                f"({miles} along x, y, z); check that it belongs to this scan and that it is in "
-                "LPS mm (x and y change sign between LPS and RAS)"
-            )
+        far = np.maximum(np.maximum(-centre, centre - self.size + 1), 0) * np.diag(self.target)[:3]
+        require(
+            (high > low).all(),
+            f"{what}: the seed lies further outside the scan than half a patch "
+            f"({', '.join(f'{mm:.0f} mm' for mm in far)} along x, y, z); check that it belongs to "
+            "this scan and that it is in LPS mm (x and y change sign between LPS and RAS)",
+        )
         matrix = self._to_source[:3].copy()
         if grid == "monai14":
             stretch = self.size / np.maximum(self.size - 1, 1)
@@ -205,9 +176,11 @@ def joined(crops: list[Crop]) -> list[tuple[Crop, tuple[slice, ...]]]:
     low = np.array([crop.low for crop in crops])
     high = low + [crop.shape for crop in crops]
     touch = (low[:, None] < high[None]).all(axis=2)
-    count, group = connected_components(touch & touch.T)
+    reach = touch & touch.T
+    for _ in range(len(crops).bit_length()):  # neighbours, neighbours of neighbours, and so on
+        reach = reach.astype(np.float32) @ reach > 0
     result: list = [(crop, tuple(slice(0, n) for n in crop.shape)) for crop in crops]
-    for members in (np.flatnonzero(group == n) for n in range(count)):
+    for members in map(np.flatnonzero, np.unique(reach, axis=0)):
         start, stop = low[members].min(axis=0), high[members].max(axis=0)
         alone = (high[members] - low[members]).prod(axis=1).sum()
         if len(members) == 1 or (stop - start).prod() > alone:

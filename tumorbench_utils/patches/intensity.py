@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tumorbench_utils.patches.spec import PatchError
+from tumorbench_utils.patches.spec import require
 
 #: HU have this many units of air between vacuum and water; scanners store HU + 1024.
 OFFSET = 1024
@@ -38,24 +38,21 @@ def check_intensity(volume, boxes: Iterable[np.ndarray]) -> None:
         If voxels under a patch are not finite; if the pixel type cannot hold negative values; or
         if the values are those of a scan that was rescaled, shifted by 1024, or is no CT.
     """
-    boxes = list(boxes)
-    for box in boxes:
-        if box.dtype.kind == "f" and not np.isfinite(box).all():
-            raise PatchError(
-                f"{volume.name}: there are NaN or infinite values under the patch; give them a HU "
-                "value (air: -1000) in the file"
-            )
-    if volume.dtype.kind == "u" or volume.dtype.itemsize == 1:
-        raise PatchError(
-            f"{volume.name}: the pixel type {volume.dtype.name} cannot hold -1000, the HU of air; "
-            "convert the original images again, with rescale slope and intercept applied"
-        )
+    require(
+        all(box.dtype.kind != "f" or np.isfinite(box).all() for box in boxes),
+        f"{volume.name}: there are NaN or infinite values under the patch; give them a HU value "
+        "(air: -1000) in the file",
+    )
+    require(
+        volume.dtype.kind != "u" and volume.dtype.itemsize > 1,
+        f"{volume.name}: the pixel type {volume.dtype.name} cannot hold -1000, the HU of air; "
+        "convert the original images again, with rescale slope and intercept applied",
+    )
     parts = [np.ravel(part) for part in (*volume.rows, *(box[::3, ::3, ::3] for box in boxes))]
     seen = np.concatenate([np.zeros(0), *parts])
     seen = seen[np.isfinite(seen)]
     reason = not_hu(seen) if seen.size else None
-    if reason:
-        raise PatchError(f"{volume.name}: {reason}")
+    require(reason is None, f"{volume.name}: {reason}")
 
 
 def not_hu(values: np.ndarray) -> str | None:
@@ -72,34 +69,39 @@ def not_hu(values: np.ndarray) -> str | None:
         What is wrong and what to do.
     """
     low, high = values.min(), values.max()
-    found = f"the values seen run from {low:g} to {high:g}"
+    reason = None
     if max(-low, high) <= 10:
-        return (
-            f"{found}: not HU but a blank image, a mask, or a scan already rescaled (0..1, -1..1, "
-            "z-scores); give the scan in HU, scaling is done here"
-        )
-    if (low, high) == (0, 255):
-        return f"{found}: grey levels of a picture, not HU; convert the original images again"
-    if low < -(1 << 15) or high >= 1 << 16:
-        return f"{found}, beyond what a CT can hold (-32768 to 65535 HU); check what image this is"
-    if _share(values, -900, -50) < _FEW:
-        if _share(values, -np.inf, -50) < _FEW and np.median(values) >= 700:
-            return _shifted(found, "HU + 1024 (no fat, lung or air below 0)", f"subtract {OFFSET}")
-        if _peak(values):
-            return _shifted(found, "HU + 1024 (soft tissue near 1064)", f"subtract {OFFSET}")
-    soft, impossible = _share(values, -200, 150), _share(values, -np.inf, -1250)
-    if soft < 0.02 and impossible > 0.05:
-        return _shifted(
-            found, "HU - 1024 (much below -1250, hardly any soft tissue)", f"add {OFFSET}"
-        )
-    return None
-
-
-def _shifted(found: str, what: str, remedy: str) -> str:
-    return (
-        f"{found}: they look like {what}; the rescale intercept was left out or applied twice: "
-        f"{remedy} or convert the original images again"
+        reason = "not HU but a blank image, a mask, or a scan already rescaled (0..1, z-scores)"
+    elif (low, high) == (0, 255):
+        reason = "grey levels of a picture, not HU"
+    elif low < -(1 << 15) or high >= 1 << 16:
+        reason = "beyond what a CT can hold (-32768 to 65535 HU)"
+    elif _share(values, -900, -50) < _FEW and (
+        (_share(values, -np.inf, -50) < _FEW and np.median(values) >= 700) or _peak(values)
+    ):
+        reason = f"HU + 1024 (no air, lung or fat below 0): subtract {OFFSET}, if that is all"
+    elif _share(values, -200, 150) < 0.02 and _share(values, -np.inf, -1250) > 0.05:
+        reason = f"HU - 1024 (much below -1250, hardly any soft tissue): add {OFFSET}"
+    return reason and (
+        f"the values seen run from {low:g} to {high:g}: {reason}; convert the original images "
+        "again, with rescale slope and intercept applied once"
     )
+
+
+def doubtful(volume) -> str | None:
+    """Say what is odd about the values of a whole scan that is not refused, or return None.
+
+    Parameters
+    ----------
+    volume : Volume
+        Read to its end by this; what is looked at are rows from all over it.
+    """
+    volume.read([((0, 1), (0, 1), (0, volume.shape[2]))])
+    seen = np.concatenate([np.ravel(row) for row in volume.rows])
+    low, high = seen.min(), seen.max()
+    if (low >= -128 and high <= 255) or low > -5:
+        return f"the values run from {low:g} to {high:g}, without air, lung or fat: are they HU?"
+    return None
 
 
 def _share(values: np.ndarray, low: float, high: float) -> float:

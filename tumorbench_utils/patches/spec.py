@@ -1,8 +1,8 @@
 """What a network wants to see, and the error for everything that cannot be given to it."""
 
-import math
-import numbers
 from dataclasses import dataclass
+
+from tumorbench_utils.checks import InputError, numbers
 
 #: World axis (0 = x, 1 = y, 2 = z) and its sign in RAS of each letter.
 AXIS_LETTERS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
@@ -11,23 +11,14 @@ AXIS_LETTERS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1
 MAX_SIDE = 1024
 
 
-class PatchError(ValueError):
+class PatchError(InputError):
     """A patch cannot be cut: the message names the file, what is wrong and what to do."""
 
 
-def _numbers(name: str, value: object, length: int) -> tuple[float, ...]:
-    """Return `value` as a tuple of finite floats, or raise a PatchError that names the field."""
-    try:
-        items = tuple(value)
-    except TypeError:
-        items = ()
-    if isinstance(value, str) or len(items) != length:
-        raise PatchError(f"PatchSpec: {name} must hold {length} numbers, got {value!r}")
-    for item in items:
-        real = isinstance(item, numbers.Real) and not isinstance(item, bool)
-        if not real or not math.isfinite(item):
-            raise PatchError(f"PatchSpec: {name} must hold finite numbers, got {value!r}")
-    return tuple(float(item) for item in items)
+def require(holds, message: str) -> None:
+    """Raise a PatchError with `message` unless `holds` is true."""
+    if not holds:
+        raise PatchError(message)
 
 
 @dataclass(frozen=True)
@@ -56,6 +47,11 @@ class PatchSpec:
     PatchError
         If a field is none of this. Lists are taken and kept as tuples, so that a spec can be
         compared and used as the key of a dictionary.
+
+    See Also
+    --------
+    monai.transforms.Orientation, monai.transforms.Spacing, monai.transforms.ScaleIntensityRange :
+        The steps of the published chain that a spec stands for.
     """
 
     orientation: str = "RAS"
@@ -65,30 +61,19 @@ class PatchSpec:
     out_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
-        code = self.orientation
-        known = isinstance(code, str) and len(code) == 3 and set(code) <= set(AXIS_LETTERS)
-        if not known or {AXIS_LETTERS[letter][0] for letter in code} != {0, 1, 2}:
-            raise PatchError(
-                f"PatchSpec: orientation {code!r} is none; give three capital letters, one of each "
-                "pair R/L, A/P, S/I, for example 'RAS' or 'SPL'"
-            )
-        spacing = _numbers("spacing_mm", self.spacing_mm, 3)
-        if min(spacing) <= 0:
-            raise PatchError(f"PatchSpec: spacing_mm must be above 0, got {self.spacing_mm!r}")
-        sides = _numbers("size", self.size, 3)
-        if any(side != int(side) or not 2 <= side <= MAX_SIDE for side in sides):
-            raise PatchError(
-                f"PatchSpec: size must hold whole numbers from 2 to {MAX_SIDE}, got {self.size!r}"
-            )
-        for name in ("window_hu", "out_range"):
-            pair = _numbers(name, getattr(self, name), 2)
-            if not pair[0] < pair[1]:
-                raise PatchError(
-                    f"PatchSpec: {name} must rise, lower value first, got {getattr(self, name)!r}"
-                )
-            object.__setattr__(self, name, pair)
-        object.__setattr__(self, "spacing_mm", spacing)
-        object.__setattr__(self, "size", tuple(int(side) for side in sides))
+        axes = sorted(AXIS_LETTERS.get(letter, (9, 0))[0] for letter in str(self.orientation))
+        example = "three capital letters, one of each pair R/L, A/P, S/I, for example 'RAS'"
+        known = isinstance(self.orientation, str) and axes == [0, 1, 2]
+        require(known, f"PatchSpec: orientation must be {example}, not {self.orientation!r}")
+        for name, n in (("spacing_mm", 3), ("size", 3), ("window_hu", 2), ("out_range", 2)):
+            values = numbers(getattr(self, name), f"PatchSpec: {name}", n=n, error=PatchError)
+            right = values[0] < values[1] if n == 2 else values.min() > 0
+            if name == "size":
+                right = (values == values.round()).all() and 2 <= values.min()
+                right, values = right and values.max() <= MAX_SIDE, values.astype(int)
+            rules = f"window and range rise, spacings are above 0, sizes whole from 2 to {MAX_SIDE}"
+            require(right, f"PatchSpec: {name} is {values.tolist()}, but {rules}")
+            object.__setattr__(self, name, tuple(values.tolist()))
 
     @property
     def world_size(self) -> tuple[int, int, int]:
