@@ -3,16 +3,21 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from tumorbench_utils import leaderboard, leaderboard_pages, stats, submissions
+from tumorbench_utils import leaderboard, stats, submissions
 from tumorbench_utils.cohorts import COHORTS, Cohort
 from tumorbench_utils.models import MODELS
+from tumorbench_utils.pages import leaderboard as pages
 from tumorbench_utils.results import published
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,13 +92,20 @@ def test_facts_stand_beside_the_models_and_not_beside_the_baselines(board):
     assert not size["collapsed"]
 
 
-def test_every_model_of_the_benchmark_has_a_reading_of_its_licence():
-    assert set(leaderboard._USE) == set(MODELS)
-    assert set(leaderboard._USE.values()) <= {"any", "research", "read first"}
-    for name, use in leaderboard._USE.items():
+def test_the_facts_of_the_leaderboard_follow_their_schema_and_the_cards():
+    facts = yaml.safe_load((ROOT / "data" / "leaderboard.yml").read_text())
+    jsonschema.validate(facts, json.loads((ROOT / "data" / "leaderboard.schema.json").read_text()))
+    assert set(facts["use"]) == set(MODELS)
+    for name, use in facts["use"].items():
         allows = MODELS[name].card.allows
         assert (use == "research") == allows.startswith("research"), name
         assert use != "any" or allows.startswith(("any use", "free use")), name
+
+
+def test_the_import_is_light():
+    code = "import sys, tumorbench_utils.leaderboard; print({'torch', 'jsonschema'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_measured_scores_models_and_baselines_on_the_same_lesions(tmp_path, monkeypatch):
@@ -148,28 +160,52 @@ def test_submissions_become_rows(monkeypatch):
     assert len(leaderboard.assemble([leaderboard.printed(), leaderboard.submitted("full")])) == 60
 
 
+FILTERS = ["results", "kind", "licence allows"]
+
+
 def test_every_link_leads_to_a_page(board):
-    page = leaderboard_pages.widget(*leaderboard_pages.summary(board), "Leaderboard").data
-    links = set(re.findall(r'href="\.\./([^"]+)\.html"', page))
+    page = pages.widget(pages.summary(board), FILTERS, "Leaderboard").data
+    links = set(re.findall(r'href=\\?"\.\./([^"\\]+)\.html', page))
     links |= set(board["chapter"].dropna()) | {c for *_, c in leaderboard.SETTINGS.values()}
-    assert links
+    assert {"models/fmcib", "endpoints/knn_probing", "trust/test_retest"} <= links
     for link in links:
         assert (ROOT / "notebooks" / f"{link}.ipynb").exists(), link
-    assert (ROOT / "_static" / "leaderboard.js").exists()
     assert "http" not in page
 
 
 def test_names_are_escaped_on_the_page(board):
-    page = leaderboard_pages.widget(*leaderboard_pages.summary(board), "a <b> & c").data
+    page = pages.widget(pages.summary(board), FILTERS, "a <b> & c").data
     assert "<own>" not in page
     assert "&lt;own&gt;" in page
     assert "a &lt;b&gt; &amp; c" in page
-    tags = re.findall(r"data-tags='([^']*)'", page)
-    assert all(json.loads(t.replace("&quot;", '"'))["results"] for t in tags)
+    assert pages.cell("<i>", page='x" onclick="y', small="<u>") == (
+        '<a href="../x&quot; onclick=&quot;y.html">&lt;i&gt;</a><small>&lt;u&gt;</small>'
+    )
+
+
+def test_the_table_is_filtered_by_tags_and_begins_with_the_first_setting(board):
+    cells = pages.summary(board)
+    assert list(cells)[-3:] == FILTERS
+    assert set(cells["kind"]) == {"model", "ceiling", "baseline"}
+    page = pages.widget(cells, FILTERS, "").data
+    places = list(range(cells.shape[1] - 3, cells.shape[1]))
+    assert f'"columns": {places}' in page
+    assert f'[{{"column": {places[0]}, "rows": ["linear probe, careful"]}}]' in page
+
+
+def test_cells_show_numbers_with_their_intervals(board):
+    cells = pages.summary(board).set_index(["model", "results"])
+    own = cells.loc[[m for m in cells.index if "fmcib" in m[0] and "linear" in m[1]]].iloc[0]
+    assert own["LUNA16"] == (
+        '<a href="../endpoints/knn_probing.html">0.80</a><small>0.40–0.90</small>'
+    )
+    assert own["robustness"].endswith("<small>0.80–1.00 collapsed</small>")
+    assert ">184.5</a>" in own["M parameters"]
+    assert own["C4KC-KiTS"] == own["mean"] == "–"
 
 
 def test_downloads_hold_the_whole_board(board):
-    links = leaderboard_pages.downloads(board, "about this").data
+    links = pages.downloads(board, "about this").data
     files = dict(re.findall(r'download="([^"]+)" href="data:[^,]*,([^"]+)"', links))
     texts = {name: base64.b64decode(data).decode() for name, data in files.items()}
     csv = pd.read_csv(StringIO(texts["leaderboard.csv"]), float_precision="round_trip")
@@ -186,7 +222,15 @@ def test_a_submission_without_a_network_has_a_row_on_the_page():
     board = leaderboard.assemble([leaderboard.printed(), leaderboard.submitted("phantom")])
     own = board[board["kind"] == "submission"]
     assert own["parameters"].isna().all()
-    cells, _, tags = leaderboard_pages.summary(board)
-    rows = cells[tags["kind"] == "submission"]
-    assert len(rows)
-    assert set(rows["parameters"]) == {"–"}
+    cells = pages.summary(board)
+    assert set(cells.loc[cells["kind"] == "submission", "M parameters"]) == {"–"}
+
+
+def test_a_corrected_submission_takes_the_place_of_the_old_one(monkeypatch):
+    (name, body), *_ = submissions.accepted().items()
+    other = json.loads(json.dumps(body))
+    other["results"][0]["scores"] = [0.5] * 10
+    monkeypatch.setattr(submissions, "accepted", lambda: {name: body, "b.json": other})
+    found = leaderboard.submitted("phantom")
+    assert len(found) == len(body["results"])
+    assert found["auc"].eq(0.5).sum() == 1

@@ -29,6 +29,14 @@ def test_stamp_writes_the_label_on_the_figure():
     plt.close(figure)
 
 
+def test_a_table_shows_the_words_of_strangers_as_text():
+    bad = "<script>alert(1)</script>"
+    frame = pd.DataFrame({bad: [bad, 1.0]}, index=pd.Index([bad, "b"], name=bad))
+    shown = plots.table(frame.rename_axis(columns=bad), "phantom", caption=bad).to_html()
+    assert "<script" not in shown
+    assert shown.count("&lt;script&gt;") == 6
+
+
 def test_table_ends_its_caption_with_the_label():
     html = plots.table(pd.DataFrame({"auc": [0.123]}), "phantom", caption="Scores.").to_html()
     assert "Scores. [phantom edition" in html

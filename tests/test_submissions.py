@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tumorbench_book.cli import results as command
-from tumorbench_utils import endpoints, probes, results, submissions
+from tumorbench_utils import cohorts, endpoints, probes, results, submissions
 from tumorbench_utils.cohorts import COHORTS, Cohort
+from tumorbench_utils.models import MODELS
 
 MODEL = {
     "key": "mine",
@@ -55,7 +56,7 @@ def cohort():
 
 @pytest.fixture
 def body(cohort, monkeypatch):
-    monkeypatch.setattr(submissions, "load_cohort", lambda name, edition: cohort)
+    monkeypatch.setattr(cohorts, "load_cohort", lambda name, edition: cohort)
     kept = {}
     for protocol in ("careful", "published"):
         ep = endpoints.endpoint(cohort, protocol)
@@ -65,8 +66,14 @@ def body(cohort, monkeypatch):
     return submissions.submission(MODEL, kept, by="A. Person", edition="phantom")
 
 
-def test_the_schema_is_a_schema():
-    jsonschema.Draft202012Validator.check_schema(submissions.schema())
+def test_the_schema_is_a_schema_and_knows_cohorts_and_models():
+    schema = submissions.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    model = schema["properties"]["model"]["properties"]
+    row = schema["properties"]["results"]["items"]["properties"]
+    assert model["seen"]["items"]["enum"] == list(COHORTS)
+    assert row["cohort"]["enum"] == [key for key, card in COHORTS.items() if card.positive]
+    assert set(model["key"]["not"]["enum"]) == {*MODELS, "size", "handcrafted"}
 
 
 def test_what_is_written_can_be_read_and_has_no_faults(body, tmp_path):
@@ -93,28 +100,37 @@ def change(path, value):
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (["model"], None, "'model' is missing"),
-        (["model", "licence"], None, "model: 'licence' is missing"),
-        (["model", "key"], "a b/..", "letters, digits"),
+        (["model"], None, "'model' is a required"),
+        (["model", "licence"], None, "model: 'licence' is a required"),
+        (["model", "key"], "a b/..", "letters and digits"),
+        (["model", "key"], "mine\n", "letters and digits"),
+        (["model", "key"], "__b__", "letters and digits"),
+        (["model", "key"], "voco", "no name of a model or baseline"),
+        (["model", "key"], "size", "no name of a model or baseline"),
+        (["model", "title"], "one\ntwo", r"model\.title"),
+        (["model", "source"], "x" * 501, r"model\.source.*long"),
+        (["submitted_by"], "A\n", "submitted_by"),
         (["model", "parameters"], 0.5, r"model\.parameters.*integer"),
         (["model", "parameters"], True, r"model\.parameters.*integer"),
-        (["model", "seen"], ["luna"], "did you mean luna16"),
+        (["model", "seen"], ["luna"], r"seen\[0\]: 'luna' is not one of .*luna16"),
         (["format"], 2, "format: 1 was expected"),
-        (["extra"], 1, "unknown field 'extra'"),
-        (["edition"], "phantoms", "did you mean phantom"),
+        (["extra"], 1, "'extra' was unexpected"),
+        (["edition"], "phantoms", "edition: 'phantoms' is not one of .*phantom"),
         (["date"], "2026-02-30", "no day of the calendar"),
         (["date"], "yesterday", "YYYY-MM-DD"),
+        (["date"], "2026-02-28\n", "YYYY-MM-DD"),
         (["software"], {}, "software"),
         (["results"], [], "results"),
-        (["results"], [ROW, ROW], r"results\[1\].*stands in results\[0\] already"),
-        (["results", 0, "cohort"], "luna", "did you mean luna16"),
-        (["results", 0, "cohort"], "rider_lung_ct", "cohort with an endpoint"),
-        (["results", 0, "probe"], "linaer", "did you mean linear"),
+        (["results"], [ROW, ROW], "luna16, knn, careful stands 2 times"),
+        (["results", 0, "cohort"], "luna", "not one of .*luna16"),
+        (["results", 0, "cohort"], "rider_lung_ct", "cohort of the book with an endpoint"),
+        (["results", 0, "probe"], "linaer", "not one of .*linear"),
         (["results", 0, "scores"], [0.5] * 9, r"results\[0\]\.scores.*too short"),
         (["results", 0, "scores", 3], 1.2, r"results\[0\]\.scores\[3\].*maximum of 1"),
         (["results", 0, "scores", 3], "0.5", r"scores\[3\].*number"),
         (["results", 0, "n_test"], -1, r"n_test"),
         (["results", 0, "tested"], "xyz", "16 hexadecimal digits"),
+        (["results", 0, "tested"], "0" * 16 + "\n", "16 hexadecimal digits"),
     ],
 )
 def test_every_fault_is_named(path, value, says, tmp_path):
@@ -132,8 +148,11 @@ def test_every_fault_is_named(path, value, says, tmp_path):
         ("[]", "is not of type 'object'"),
         (json.dumps(BODY).replace("0.5", "NaN", 1), "NaN"),
         (json.dumps(BODY).replace("0.5", "1e999", 1), "maximum"),
-        ('{"format": 1, ' + json.dumps(BODY)[1:], "'format' stands twice"),
+        ('{"format": 1, ' + json.dumps(BODY)[1:], "'format' stands 2 times"),
         ("[" * 100_000, "cannot be read as JSON"),
+        ("[" * 900 + "]" * 900, "is not of type 'object'"),
+        (json.dumps({str(n): 1 for n in range(50_000)}), "unexpected|required"),
+        (json.dumps(BODY) + " " * 1_000_000, "larger than a submission"),
     ],
 )
 def test_text_that_is_no_submission(text, says, tmp_path):
@@ -178,7 +197,7 @@ def test_accepted_submissions_are_without_faults():
 
 def test_commands_export_and_check(cohort, tmp_path, monkeypatch):
     monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(submissions, "load_cohort", lambda name, edition: cohort)
+    monkeypatch.setattr(cohorts, "load_cohort", lambda name, edition: cohort)
     ep = endpoints.endpoint(cohort)
     X = pd.DataFrame(np.random.default_rng(1).normal(size=(120, 3)), index=ep.y.index)
     result = ep.probe("mine", X, "linear")
@@ -200,5 +219,5 @@ def test_commands_export_and_check(cohort, tmp_path, monkeypatch):
     checked = run(command.results, ["check", str(file), str(bad)])
     assert checked.exit_code == 1
     assert "mine.json: ok" in checked.output
-    assert "'results' is missing" in checked.output
+    assert "'results' is a required" in checked.output
     assert results.noted(model="mine")

@@ -7,91 +7,35 @@ protocol, and whether the book measured it), never across.
 
 import numpy as np
 import pandas as pd
+import yaml
 from scipy import stats as sps
 
-from tumorbench_utils import endpoints, robustness, settings, stats, submissions
-from tumorbench_utils.cohorts import Cohort
-from tumorbench_utils.models import MODELS
-from tumorbench_utils.probes import ProbeResult
+from tumorbench_utils import checks, settings, stats, submissions
 from tumorbench_utils.results import published
 from tumorbench_utils.splits import reference_splits
 
+_DATA = settings.BOOK_ROOT / "data"
+_FACTS = yaml.safe_load((_DATA / "leaderboard.yml").read_text(encoding="utf-8"))
+
 #: Ways of scoring: probe, protocol, and the chapter that explains them.
-SETTINGS = {
-    "linear probe, careful": ("linear", "careful", "endpoints/linear_and_few_shot"),
-    "nearest neighbours, careful": ("knn", "careful", "endpoints/knn_probing"),
-    "nearest neighbours, published protocol": ("knn", "published", "endpoints/knn_probing"),
-}
+SETTINGS: dict[str, list[str]] = _FACTS["settings"]
 
 #: The published figures, which hold the released networks on patients.
 PRINTED = "nearest neighbours, as printed"
 
 #: The data dictionary: what every column of the leaderboard holds.
-COLUMNS = {
-    "edition": "data behind the row: phantom, released, full, or published (printed figures)",
-    "weights": "what the network had learned; empty for what is no network",
-    "kind": "model, submission, baseline, or ceiling (phantoms: the true probabilities)",
-    "model": "key of the model, or name of the baseline",
-    "cohort": "key of the cohort",
-    "setting": "probe and protocol; what fits nothing is the same under each probe",
-    "auc": "mean area under the ROC curve on the test lesions of ten splits",
-    "low": "lower end of the 95% interval of auc, corrected for the overlap of the splits",
-    "high": "upper end of that interval",
-    "error": "standard error of auc, corrected likewise (Nadeau and Bengio)",
-    "n_test": "lesions that a split tests on, mean over the splits",
-    "rank": "rank of the mean rank over the cohorts, within a setting; 1 is best; empty "
-    "for rows that lack a cohort and for the ceiling",
-    "rank_low": "2.5% quantile of that rank when cohorts are drawn anew and noise is added",
-    "rank_high": "97.5% quantile of that rank",
-    "overlap": "whether the images of the cohort were in the pre-training data of the released "
-    "network: seen, possible, unknown, not seen",
-    "licence": "licence of the released weights",
-    "use": "what the licence allows: any, research, or read first (not stated, or not certain)",
-    "parameters": "parameters of the released encoder",
-    "seconds": "core seconds per patch of the released encoder on a CPU, one thread, float32",
-    "gflop": "arithmetic per patch of the released encoder, GFLOP",
-    "robustness": "discriminability on test and retest: how often two scans of one subject are "
-    "nearer than scans of two; 0.5 is chance",
-    "robustness_low": "lower end of its 95% bootstrap interval",
-    "robustness_high": "upper end of that interval",
-    "collapsed": "whether all subjects lie nearly on one point, so that robustness says little",
-    "chapter": "page of the book that explains the number",
-}
-
-#: What the licences of the ten allow, as far as their cards know.
-_USE = {
-    "fmcib": "read first",
-    "ct_fm": "read first",
-    "ct_clip_vit": "research",
-    "pasta": "read first",
-    "vista3d": "read first",
-    "voco": "any",
-    "suprem": "research",
-    "merlin": "any",
-    "medimageinsight": "read first",
-    "models_genesis": "research",
-}
-
-_TABLES = {"size": "endpoints/does_it_beat_a_ruler", "printed": "endpoints/reanalysis"}
+COLUMNS: dict[str, str] = _FACTS["columns"]
 
 
-def _row(model: str, kind: str, result: ProbeResult, weights: str | None) -> dict:
-    low, high = result.interval()
-    spread = result.scores.std(ddof=1)
-    error = stats.corrected_error(spread, len(result.scores), result.n_train, result.n_test)
-    return {
-        "model": model,
-        "kind": kind,
-        "weights": weights,
-        "auc": result.mean,
-        "low": low,
-        "high": high,
-        "error": float(error),
-        "n_test": result.n_test,
-    }
+def _scored(scores, n_train: int, n_test: int) -> dict[str, float]:
+    """Return the mean over splits with interval and error, corrected for their overlap."""
+    low, high = stats.corrected_interval(scores, n_train, n_test)
+    error = stats.corrected_error(np.std(scores, ddof=1), len(scores), n_train, n_test)
+    auc = float(np.mean(scores))
+    return {"auc": auc, "low": low, "high": high, "error": float(error), "n_test": n_test}
 
 
-def measured(cohort: Cohort, setting: str, features=None) -> pd.DataFrame:
+def measured(cohort, setting: str, features=None) -> pd.DataFrame:
     """Score baselines and, where there are features, models on one cohort.
 
     Parameters
@@ -108,21 +52,26 @@ def measured(cohort: Cohort, setting: str, features=None) -> pd.DataFrame:
     DataFrame
         Some of :data:`COLUMNS`, one row per model or baseline.
     """
-    if setting not in SETTINGS:
-        raise ValueError(settings.unknown("setting", setting, SETTINGS))
-    probe, protocol, chapter = SETTINGS[setting]
+    from tumorbench_utils.endpoints import endpoint  # imports torch, which takes seconds
+
+    probe, protocol, chapter = SETTINGS[checks.one_of(setting, "setting", SETTINGS)]
     lesions = next(iter(features.values())).index if features else None
-    ep = endpoints.endpoint(cohort, protocol, lesions=lesions)
-    rows = []
+    ep, rows = endpoint(cohort, protocol, lesions=lesions), []
+
+    def add(model, kind, weights, chapter, result) -> None:
+        scored = _scored(result.scores, result.n_train, result.n_test)
+        rows.append(dict(model=model, kind=kind, weights=weights, chapter=chapter, **scored))
+
     for name, result in ep.baselines(probe).items():
         kind = "ceiling" if name == "best known" else "baseline"
         weights = "untrained" if name == "untrained network" else None
-        rows.append({**_row(name, kind, result, weights), "chapter": _TABLES["size"]})
+        add(name, kind, weights, "endpoints/does_it_beat_a_ruler", result)
     for name, X in (features or {}).items():
         result = ep.probe(name, X, probe, weights=features.weights)
-        rows.append({**_row(name, "model", result, features.weights), "chapter": chapter})
-    facts = {"edition": cohort.edition, "cohort": cohort.card.key, "setting": setting}
-    return pd.DataFrame(rows).assign(**facts)
+        add(name, "model", features.weights, chapter, result)
+    return pd.DataFrame(rows).assign(
+        edition=cohort.edition, cohort=cohort.card.key, setting=setting
+    )
 
 
 def printed(release: str = "2025-03") -> pd.DataFrame:
@@ -138,62 +87,54 @@ def printed(release: str = "2025-03") -> pd.DataFrame:
     DataFrame
         As :func:`measured`, all cohorts.
     """
-    found = published("knn_auc").query("release == @release").reset_index(drop=True)
-    if found.empty:
-        known = published("knn_auc")["release"].unique()
-        raise ValueError(settings.unknown("release", release, known))
-    sizes = published("cohort_sizes").set_index("cohort")
-    found["sd"] = (found["high"] - found["low"]) / 2 * np.sqrt(10) / 1.96
-    for name, part in found.groupby("cohort"):
+    figures, sizes = published("knn_auc"), published("cohort_sizes").set_index("cohort")
+    checks.one_of(release, "release", figures["release"].unique())
+    board = figures[figures["release"] == release].reset_index(drop=True)
+    # Printed was the mean ± 1.96 sd / sqrt(10), as if the ten splits did not overlap.
+    board["sd"] = (board["high"] - board["low"]) / 2 * np.sqrt(10) / 1.96
+    for name, part in board.groupby("cohort"):
         labels = np.repeat([0, 1], sizes.loc[name, ["label_0", "label_1"]])
         split = reference_splits(labels, n_repeats=1)[0]
         error = stats.corrected_error(part["sd"], 10, len(split.train), len(split.test))
-        found.loc[part.index, "error"] = error
-        found.loc[part.index, "n_test"] = len(split.test)
-    half = sps.t.ppf(0.975, 9) * found["error"]
-    found["low"], found["high"] = found["auc"] - half, found["auc"] + half
+        board.loc[part.index, "error"] = error
+        board.loc[part.index, "n_test"] = len(split.test)
+    half = sps.t.ppf(0.975, 9) * board["error"]
+    board["low"], board["high"] = board["auc"] - half, board["auc"] + half
     facts = {"edition": "published", "setting": PRINTED, "kind": "model", "weights": "published"}
-    found = found.assign(**facts, chapter=_TABLES["printed"])
-    return found[[name for name in COLUMNS if name in found]]
+    board = board.assign(**facts, chapter="endpoints/reanalysis")
+    return board[[name for name in COLUMNS if name in board]]
 
 
 def submitted(edition: str) -> pd.DataFrame:
-    """Return the rows of accepted submissions of an edition; empty if there are none."""
-    by_protocol = {value[:2]: (name, value[2]) for name, value in SETTINGS.items()}
-    rows = []
+    """Return the rows of accepted submissions of an edition; empty if there are none.
+
+    Of two files on the same results the later one, by its date, counts.
+    """
+    names = {(probe, protocol): name for name, (probe, protocol, _) in SETTINGS.items()}
+    rows = {}
     for body in submissions.accepted().values():
-        facts = body["model"]
+        model = body["model"]
+        facts = {
+            "edition": edition,
+            "weights": f"{model['weights']} (submitted)",
+            "kind": "submission",
+            "model": model["key"],
+            "licence": model["licence"],
+            "parameters": model["parameters"] or np.nan,
+            "use": "read first",
+            "chapter": "synthesis/submissions",
+        }
         for row in body["results"] if body["edition"] == edition else []:
-            setting, _ = by_protocol.get((row["probe"], row["protocol"]), (None, None))
-            if setting is None:
-                continue
-            sizes = row["n_train"], row["n_test"]
-            low, high = stats.corrected_interval(row["scores"], *sizes)
-            spread = np.std(row["scores"], ddof=1)
-            own = {"licence": facts["licence"], "parameters": facts["parameters"] or np.nan}
-            rows.append(
-                {
-                    **own,
-                    "edition": edition,
-                    "weights": f"{facts['weights']} (submitted)",
-                    "kind": "submission",
-                    "model": facts["key"],
-                    "cohort": row["cohort"],
-                    "setting": setting,
-                    "auc": float(np.mean(row["scores"])),
-                    "low": low,
-                    "high": high,
-                    "error": float(stats.corrected_error(spread, 10, *sizes)),
-                    "n_test": row["n_test"],
-                    "overlap": "seen" if row["cohort"] in facts["seen"] else "not seen",
-                    "use": "read first",
-                    "chapter": "synthesis/submissions",
-                }
-            )
-    return pd.DataFrame(rows, columns=[name for name in COLUMNS if rows and name in rows[0]])
+            cohort, key = row["cohort"], (row["probe"], row["protocol"])
+            if key in names:
+                overlap = "seen" if cohort in model["seen"] else "not seen"
+                own = {"cohort": cohort, "setting": names[key], "overlap": overlap}
+                scored = _scored(row["scores"], row["n_train"], row["n_test"])
+                rows[model["key"], cohort, key] = facts | own | scored
+    return pd.DataFrame(rows.values())
 
 
-def repeatability(cohort: Cohort, features: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def repeatability(cohort, features: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return how well test and retest are told apart from other subjects, per set of features.
 
     Parameters
@@ -208,36 +149,31 @@ def repeatability(cohort: Cohort, features: dict[str, pd.DataFrame]) -> pd.DataF
     DataFrame, index ``model``
         ``robustness``, ``robustness_low``, ``robustness_high``, ``collapsed``.
     """
-    table = cohort.table.set_index("lesion_id")
-    rows = {}
+    from tumorbench_utils import robustness
+
+    rows, table = {}, cohort.table
+    scans = [table[table["session"] == name] for name in ("test", "retest")]
     for name, X in features.items():
-        halves = []
-        for session in ("test", "retest"):
-            part = table[table["session"] == session]
-            halves.append(X.loc[part.index].set_axis(part["patient_id"]))
-        found = robustness.discriminability(*halves)
-        wide = halves[0].shape[1] > 1
-        collapsed = bool(robustness.collapse(halves[0])["collapsed"]) if wide else False
-        rows[name] = (*found, collapsed)
+        first, second = (X.loc[s["lesion_id"]].set_axis(s["patient_id"]) for s in scans)
+        # One number lies on a line by nature; that is no collapse.
+        collapsed = X.shape[1] > 1 and bool(robustness.collapse(first)["collapsed"])
+        rows[name] = [*robustness.discriminability(first, second), collapsed]
     columns = ["robustness", "robustness_low", "robustness_high", "collapsed"]
-    kinds = {**dict.fromkeys(columns[:3], float), "collapsed": bool}
-    return pd.DataFrame(rows, index=columns).T.rename_axis("model").astype(kinds)
+    return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("model")
 
 
 def _ranked(part: pd.DataFrame) -> pd.DataFrame:
-    """Add ranks to the rows of one setting."""
-    fair = part[part["kind"] != "ceiling"]
-    values = fair.pivot(index="cohort", columns="model", values="auc")
-    errors = fair.pivot(index="cohort", columns="model", values="error")
-    full = values.columns[values.notna().all() & errors.notna().all()]
-    if len(full) < 2 or len(values) < 2:
+    """Return the rows of one setting with their ranks."""
+    fair = part[part["kind"] != "ceiling"].pivot(index="cohort", columns="model")
+    full = fair["auc"].columns[
+        fair[["auc", "error"]].notna().all().groupby("model").all().to_numpy()
+    ]
+    if len(full) < 2 or len(fair) < 2:
         return part
-    place = values[full].rank(axis=1, ascending=False).mean().rank()
-    drawn = stats.resampled_ranks(values[full], errors[full])
-    part["rank"] = part["model"].map(place)
-    part["rank_low"] = part["model"].map(drawn.quantile(0.025))
-    part["rank_high"] = part["model"].map(drawn.quantile(0.975))
-    return part
+    place = fair["auc"][full].rank(axis=1, ascending=False).mean().rank()
+    drawn = stats.resampled_ranks(fair["auc"][full], fair["error"][full])
+    columns = {"rank": place, "rank_low": drawn.quantile(0.025), "rank_high": drawn.quantile(0.975)}
+    return part.assign(**{name: part["model"].map(ranks) for name, ranks in columns.items()})
 
 
 def assemble(parts: list[pd.DataFrame], steady: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -256,28 +192,24 @@ def assemble(parts: list[pd.DataFrame], steady: pd.DataFrame | None = None) -> p
     DataFrame
         All of :data:`COLUMNS`, in that order.
     """
+    from tumorbench_utils.models import MODELS
+
     board = pd.concat([part for part in parts if len(part)], ignore_index=True)
     board = board.reindex(columns=list(COLUMNS))
     texts = ("weights", "licence", "use", "overlap", "collapsed")
     board = board.astype(dict.fromkeys(texts, object))
-    rates = pd.read_csv(settings.BOOK_ROOT / "data" / "embedding_rates.csv", comment="#")
-    rates = rates.set_index("what")
+    cards = {name: [m.card.licence, m.card.parameters] for name, m in MODELS.items()}
+    facts = pd.DataFrame.from_dict(cards, "index", columns=["licence", "parameters"])
+    rates = pd.read_csv(_DATA / "embedding_rates.csv", comment="#", index_col="what")
+    facts = facts.join(rates.rename(columns={"cpu_seconds": "seconds"})[["seconds", "gflop"]])
+    facts["use"] = pd.Series(_FACTS["use"]).reindex(facts.index)
     seen = published("pretraining_overlap").set_index(["model", "cohort"])["overlap"]
-    own = board["kind"] == "model"
-    for name in board.loc[own, "model"].unique():
-        rows = own & (board["model"] == name)
-        board.loc[rows, "use"] = _USE.get(name, "read first")
-        if name in MODELS:
-            board.loc[rows, "licence"] = MODELS[name].card.licence
-            board.loc[rows, "parameters"] = MODELS[name].card.parameters
-        if name in rates.index:
-            board.loc[rows, ["seconds", "gflop"]] = rates.loc[name, ["cpu_seconds", "gflop"]].values
-    pairs = list(zip(board["model"], board["cohort"], strict=True))
-    known = pd.Series([seen.get(pair) for pair in pairs], board.index, dtype=object)
-    board["overlap"] = board["overlap"].where(~own, known.fillna("unknown"))
-    if steady is not None:
-        here = board["edition"] != "published"
-        for name in steady:
-            board.loc[here, name] = board.loc[here, "model"].map(steady[name])
-    ranked = [_ranked(part.copy()) for _, part in board.groupby("setting", sort=False)]
+    own, here = board["kind"] == "model", board["edition"] != "published"
+    for rows, values in [(own, facts), (here, steady)]:
+        for name in [] if values is None else values:
+            board.loc[rows, name] = board.loc[rows, "model"].map(values[name])
+    board.loc[own, "use"] = board.loc[own, "use"].fillna("read first")
+    pairs = pd.MultiIndex.from_frame(board.loc[own, ["model", "cohort"]])
+    board.loc[own, "overlap"] = seen.reindex(pairs).fillna("unknown").to_numpy()
+    ranked = [_ranked(part) for _, part in board.groupby("setting", sort=False)]
     return pd.concat(ranked).sort_index()

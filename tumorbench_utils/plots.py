@@ -4,6 +4,8 @@ No figure or table leaves a chapter without :func:`stamp` or :func:`table`: they
 edition the numbers come from and, where a network was used, which kind of weights it had.
 """
 
+import html
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -95,6 +97,8 @@ def table(
 ):
     """Return a styled table whose caption ends with the label of :func:`label`.
 
+    Whatever the table holds is shown as text: names of strangers cannot become HTML.
+
     Parameters
     ----------
     frame : DataFrame
@@ -109,9 +113,16 @@ def table(
     -------
     pandas.io.formats.style.Styler
     """
-    text = f"{caption} [{label(edition, weights)}]".strip()
-    style = frame.style.format(precision=precision, na_rep="–").set_caption(text)
+    text = html.escape(f"{caption} [{label(edition, weights)}]".strip(), quote=False)
+    frame = frame.rename_axis(index=_escaped, columns=_escaped)
+    style = frame.style.format(precision=precision, na_rep="–", escape="html").set_caption(text)
+    for axis in (0, 1):
+        style = style.format_index(axis=axis, escape="html")
     return style.set_table_attributes('class="dataframe"')
+
+
+def _escaped(name):
+    return html.escape(name, quote=False) if isinstance(name, str) else name
 
 
 def estimate(value: float, low: float, high: float) -> str:

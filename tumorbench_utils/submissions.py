@@ -3,6 +3,9 @@
 ``data/submission.schema.json`` says what a file holds; accepted files lie in ``data/results``. A
 file holds scores per split and no rows of patients. Its digests of the test lesions show whether
 the scores come from the splits of the book; nothing can show that they were computed honestly.
+
+Whatever text a file holds is a stranger's: pages show it through ``plots.table`` or
+``pages.leaderboard.cell``, which escape it.
 """
 
 import datetime
@@ -11,17 +14,14 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pandas as pd
 
-from tumorbench_utils import results, settings
-from tumorbench_utils.cohorts import COHORTS, load_cohort
-from tumorbench_utils.endpoints import Endpoint, endpoint
+from tumorbench_utils import checks, results, settings
 from tumorbench_utils.files import atomic_path
-from tumorbench_utils.probes import ProbeResult
 
 #: What tells the results of one file apart.
 KEYS = ("cohort", "probe", "protocol")
@@ -29,14 +29,12 @@ KEYS = ("cohort", "probe", "protocol")
 #: How the splits of a protocol are called in kept results.
 _SPLITS = {"careful": "grouped", "published": "reference"}
 
+#: A submission has a few thousand bytes.
+_LARGEST = 1_000_000
 
-class SubmissionError(ValueError):
+
+class SubmissionError(checks.InputError):
     """A submission with faults; the message lists all of them, one per line."""
-
-
-def folder() -> Path:
-    """Return the folder of accepted submissions."""
-    return settings.BOOK_ROOT / "data" / "results"
 
 
 @functools.cache
@@ -46,26 +44,13 @@ def schema() -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _place(path) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.lstrip(".") or "the file"
-
-
-def _explained(error: jsonschema.ValidationError) -> str:
-    """Return one line about one violation of the schema."""
-    message = error.message
-    if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        extra = [name for name in error.instance if name not in known]
-        message = "; ".join(settings.unknown("field", name, known) for name in extra)
-    elif error.validator == "enum" and isinstance(error.instance, str):
-        message = settings.unknown("value", error.instance, error.validator_value)
-    elif error.validator == "required":
-        message = error.message.replace("is a required property", "is missing")
-    elif len(message) > 160:
-        message = f"{message[:60]} ... {message[-80:]}"
+def _explained(error) -> str:
+    """Return one line about one violation of the schema: where, what, what should be there."""
+    place = error.json_path[:200].removeprefix("$.").replace("$", "the file")
+    words = error.message
+    words = words if len(words) < 200 else f"{words[:60]} ... {words[-80:]}"
     hint = error.schema.get("description") if error.path else None
-    return f"{_place(error.absolute_path)}: {message}" + (f" ({hint})" if hint else "")
+    return f"{place}: {words} ({hint})" if hint else f"{place}: {words}"
 
 
 def faults(body) -> list[str]:
@@ -75,33 +60,30 @@ def faults(body) -> list[str]:
     ----------
     body : dict
         As read from JSON.
+
+    See Also
+    --------
+    jsonschema.Draft202012Validator : Finds what a schema can say.
     """
-    validator = jsonschema.Draft202012Validator(schema())
-    errors = sorted(validator.iter_errors(body), key=lambda e: [str(p) for p in e.absolute_path])
-    if errors:
-        return [_explained(error) for error in errors]
-    found = []
+    from jsonschema import Draft202012Validator  # takes seconds to import
+
+    errors = Draft202012Validator(schema()).iter_errors(body)
+    if found := [_explained(error) for error in errors]:
+        return found
     try:
         datetime.date.fromisoformat(body["date"])
     except ValueError as error:
         found.append(f"date: {body['date']!r} is no day of the calendar ({error})")
-    known = [key for key, card in COHORTS.items() if card.positive]
-    for place, name in enumerate(body["model"]["seen"]):
-        if name not in COHORTS:
-            found.append(f"model.seen[{place}]: {settings.unknown('cohort', name, COHORTS)}")
-    rows: dict[tuple, int] = {}
-    for place, row in enumerate(body["results"]):
-        where = f"results[{place}]"
-        if row["cohort"] not in known:
-            message = settings.unknown("cohort with an endpoint", row["cohort"], known)
-            found.append(f"{where}.cohort: {message}")
-        key = tuple(row[name] for name in KEYS)
-        if key in rows:
-            found.append(
-                f"{where}: {', '.join(key)} stands in results[{rows[key]}] already; one row each"
-            )
-        rows.setdefault(key, place)
+    keys = Counter(tuple(row[name] for name in KEYS) for row in body["results"])
+    for key in (key for key, times in keys.items() if times > 1):
+        found.append(f"results: {', '.join(key)} stands {keys[key]} times; one row each")
     return found
+
+
+def _checked(body: dict, what) -> dict:
+    if found := faults(body):
+        raise SubmissionError("\n  ".join([f"{what} has {len(found)} faults:", *found]))
+    return body
 
 
 def _no_constant(name: str):
@@ -109,10 +91,9 @@ def _no_constant(name: str):
 
 
 def _once(pairs: list) -> dict:
-    names = [name for name, _ in pairs]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"the field {twice[0]!r} stands twice")
+    (name, times), *_ = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
+    if times > 1:
+        raise ValueError(f"the field {name[:60]!r} stands {times} times")
     return dict(pairs)
 
 
@@ -131,15 +112,14 @@ def read(path: str | os.PathLike) -> dict:
     OSError
         If it cannot be read.
     """
+    data = Path(path).read_bytes()[: _LARGEST + 1]
+    if len(data) > _LARGEST:
+        raise SubmissionError(f"{path} is larger than a submission can be ({_LARGEST} bytes)")
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        body = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+        body = json.loads(data.decode(), parse_constant=_no_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise SubmissionError(f"{path} cannot be read as JSON: {error}") from None
-    found = faults(body)
-    if found:
-        raise SubmissionError("\n  ".join([f"{path} has {len(found)} faults:", *found]))
-    return body
+    return _checked(body, path)
 
 
 def tested(predictions: pd.DataFrame) -> str:
@@ -155,14 +135,6 @@ def tested(predictions: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _test_rows(ep: Endpoint) -> pd.DataFrame:
-    parts = [
-        pd.DataFrame({"split": number, "y": ep.y.iloc[split.test]})
-        for number, split in enumerate(ep.splits)
-    ]
-    return pd.concat(parts).rename_axis("lesion_id").reset_index()
-
-
 def split_faults(body: dict) -> list[str]:
     """Return which results of a submission cannot come from the splits of the book.
 
@@ -174,32 +146,34 @@ def split_faults(body: dict) -> list[str]:
     body : dict
         From :func:`read`.
     """
+    from tumorbench_utils.cohorts import load_cohort
+    from tumorbench_utils.endpoints import endpoint  # imports torch, which takes seconds
+
     found = []
-    for place, row in enumerate(body["results"]):
-        rows = _test_rows(endpoint(load_cohort(row["cohort"], body["edition"]), row["protocol"]))
-        where = f"results[{place}] ({row['cohort']}, {row['protocol']})"
-        if row["tested"] != tested(rows):
+    for n, row in enumerate(body["results"]):
+        ep = endpoint(load_cohort(row["cohort"], body["edition"]), row["protocol"])
+        sides = [pd.DataFrame({"y": ep.y.iloc[split.test]}) for split in ep.splits]
+        rows = pd.concat(dict(enumerate(sides)), names=["split", "lesion_id"])["y"]
+        where, size = f"results[{n}] ({row['cohort']}, {row['protocol']})", len(rows) / 10
+        if row["tested"] != tested(rows.reset_index()):
             found.append(
                 f"{where}: other test lesions or labels than those of the {body['edition']} "
                 "edition; make the splits by endpoints.endpoint"
             )
             continue
-        if row["n_test"] != round(len(rows) / 10):
-            found.append(f"{where}: n_test is {row['n_test']}, but splits test {len(rows) / 10:g}")
-        positives = rows.groupby("split")["y"].sum().to_numpy()
-        pairs = positives * (rows.groupby("split").size().to_numpy() - positives)
+        if row["n_test"] != round(size):
+            found.append(f"{where}: n_test is {row['n_test']}, but splits test {size:g}")
+        sums = rows.groupby("split").agg(["sum", "size"])
+        pairs = (sums["sum"] * (sums["size"] - sums["sum"])).to_numpy()
+        # A tie counts half, so scores come in steps of one over twice the number of pairs.
         steps = 2 * pairs * np.array(row["scores"])
-        for number in np.flatnonzero(np.abs(steps - steps.round()) > 1e-3):
-            found.append(
-                f"{where}.scores[{number}]: {row['scores'][number]} is no AUC of {pairs[number]} "
-                "pairs; give all digits"
-            )
+        for k in np.flatnonzero(np.abs(steps - steps.round()) > 1e-3):
+            score = f"{where}.scores[{k}]: {row['scores'][k]}"
+            found.append(f"{score} is no AUC of {pairs[k]} pairs; give all digits")
     return found
 
 
-def submission(
-    model: dict, kept: dict[tuple[str, str, str], ProbeResult], *, by: str, edition: str
-) -> dict:
+def submission(model: dict, kept: dict[tuple[str, str, str], object], *, by: str, edition: str):
     """Return the content of a submission made of results of probes.
 
     Parameters
@@ -211,54 +185,54 @@ def submission(
         Who stands for the numbers.
     edition : str
 
+    Returns
+    -------
+    dict
+
     Raises
     ------
     SubmissionError
         If the content has faults.
     """
+    packages = ("tumorbench-utils", "scikit-learn")
+    rows = [
+        {
+            **dict(zip(KEYS, key, strict=True)),
+            "scores": [float(score) for score in result.scores],
+            "n_train": int(result.n_train),
+            "n_test": int(result.n_test),
+            "tested": tested(result.predictions),
+        }
+        for key, result in kept.items()
+    ]
     body = {
         "format": 1,
         "model": model,
         "submitted_by": by,
         "date": datetime.date.today().isoformat(),
         "edition": edition,
-        "software": {
-            name: importlib.metadata.version(name) for name in ("tumorbench-utils", "scikit-learn")
-        },
-        "results": [
-            {
-                **dict(zip(KEYS, key, strict=True)),
-                "scores": [float(score) for score in result.scores],
-                "n_train": int(result.n_train),
-                "n_test": int(result.n_test),
-                "tested": tested(result.predictions),
-            }
-            for key, result in kept.items()
-        ],
+        "software": {name: importlib.metadata.version(name) for name in packages},
+        "results": rows,
     }
-    found = faults(body)
-    if found:
-        raise SubmissionError("\n  ".join([f"the submission has {len(found)} faults:", *found]))
-    return body
+    return _checked(body, "the submission")
 
 
-def kept_results(model: str, edition: str) -> dict[tuple[str, str, str], ProbeResult]:
-    """Return the kept results of a model by cohort, probe and protocol.
+def kept_results(model: str, edition: str) -> dict[tuple[str, str, str], object]:
+    """Return the kept results of a model by cohort, probe and protocol, as ProbeResult.
 
     Raises
     ------
     KeyError
         If there is none.
     """
-    found = {}
-    for meta, result in results.noted(model=model, edition=edition):
+    found, known = {}, results.noted(edition=edition)
+    for meta, result in known:
         own = meta["splits"] == _SPLITS.get(meta["protocol"]) and meta["probe"] in ("knn", "linear")
-        if own and result.metric == "auc":
+        if meta["model"] == model and own and result.metric == "auc":
             found[tuple(meta[name] for name in KEYS)] = result
     if not found:
-        there = sorted({meta["model"] for meta, _ in results.noted(edition=edition)})
         kind = f"model with results in the {edition} edition"
-        raise KeyError(settings.unknown(kind, model, there))
+        raise KeyError(settings.unknown(kind, model, {meta["model"] for meta, _ in known}))
     return found
 
 
@@ -279,11 +253,13 @@ def write(path: str | os.PathLike, body: dict) -> Path:
 
 
 def accepted() -> dict[str, dict]:
-    """Return the accepted submissions by file name, checked.
+    """Return the accepted submissions by file name, checked, the oldest first.
 
     Raises
     ------
     SubmissionError
         If a file has faults.
     """
-    return {path.name: read(path) for path in sorted(folder().glob("*.json"))}
+    folder = settings.BOOK_ROOT / "data" / "results"
+    found = {path.name: read(path) for path in sorted(folder.glob("*.json"))}
+    return dict(sorted(found.items(), key=lambda item: item[1]["date"]))

@@ -10,12 +10,16 @@
 """
 
 import json
+import re
 import shutil
 from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
 
+import itables
 from docutils import nodes
+from itables import options
+from itables.javascript import generate_init_offline_itables_html
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
@@ -90,7 +94,7 @@ class ExecutionStatus(SphinxDirective):
 
 
 def copy_scripts(app: Sphinx) -> None:
-    """Put MathJax and plotly into the book, so that no page asks another server for them."""
+    """Put MathJax, plotly and DataTables into the book: no page asks another server for them."""
     static = Path(app.srcdir) / "_static"
     static.mkdir(exist_ok=True)
     mathjax = next(
@@ -99,6 +103,12 @@ def copy_scripts(app: Sphinx) -> None:
     shutil.copy2(mathjax.locate(), static / "tex-svg.js")
     plotly = files("plotly") / "package_data" / "plotly.min.js"
     (static / "plotly.min.js").write_bytes(plotly.read_bytes())
+    html = generate_init_offline_itables_html(options.dt_bundle)
+    script = re.search(r"<script>(.*?)</script>", html, re.S)[1]
+    # A page's tables wait for the event of the script that stands below them.
+    ready = f"window._itables_{itables.__version__.replace('.', '_')}"
+    ready += ".then(() => dispatchEvent(new Event('itables')));"
+    (static / "itables.js").write_text(script + ready, encoding="utf-8")
 
 
 def set_banner(app: Sphinx, config) -> None:

@@ -1,0 +1,1 @@
+"""What pages show that is no figure and no plain table."""
