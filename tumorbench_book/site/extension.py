@@ -16,10 +16,7 @@ from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
 
-import itables
 from docutils import nodes
-from itables import options
-from itables.javascript import generate_init_offline_itables_html
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
@@ -95,6 +92,9 @@ class ExecutionStatus(SphinxDirective):
 
 def copy_scripts(app: Sphinx) -> None:
     """Put MathJax, plotly and DataTables into the book: no page asks another server for them."""
+    import itables
+    from itables.javascript import generate_init_offline_itables_html
+
     static = Path(app.srcdir) / "_static"
     static.mkdir(exist_ok=True)
     mathjax = next(
@@ -103,7 +103,7 @@ def copy_scripts(app: Sphinx) -> None:
     shutil.copy2(mathjax.locate(), static / "tex-svg.js")
     plotly = files("plotly") / "package_data" / "plotly.min.js"
     (static / "plotly.min.js").write_bytes(plotly.read_bytes())
-    html = generate_init_offline_itables_html(options.dt_bundle)
+    html = generate_init_offline_itables_html(itables.options.dt_bundle)
     script = re.search(r"<script>(.*?)</script>", html, re.S)[1]
     # A page's tables wait for the event of the script that stands below them.
     ready = f"window._itables_{itables.__version__.replace('.', '_')}"
