@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tumorbench_book.cli import cli
 from tumorbench_utils import embeddings, models
-from tumorbench_utils.embeddings import catalogue
+from tumorbench_utils.embeddings import load
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def released(cohort, tmp_path, monkeypatch):
     path = tmp_path / "luna.pkl"
     path.write_bytes(pickle.dumps({"CTFMExtractor": {"train": items}}, 4))
     data = path.read_bytes()
-    known = embeddings.ReleasedFile("luna.pkl", len(data), hashlib.sha256(data).hexdigest())
-    monkeypatch.setitem(catalogue.RELEASED_FILES, "luna16", known)
+    known = load.ReleasedFile("https://x/luna.pkl", len(data), hashlib.sha256(data).hexdigest())
+    monkeypatch.setitem(embeddings.released_files(), "luna16", known)
     cohort.edition = "released"
     return path
 
@@ -93,7 +93,7 @@ def test_unknown_names(cohort):
 def test_sizes_are_shown_before(released, monkeypatch):
     listed = run("import-released").output
     assert "116.5 MB  dlcs.pkl  (dlcs)" in listed and len(listed.splitlines()) == 7
-    monkeypatch.setattr(catalogue, "fetch", lambda name: pytest.fail("not asked for"))
+    monkeypatch.setattr(embeddings, "fetch", lambda name: pytest.fail("not asked for"))
     done = run("import-released", "luna16", input="n\n")
     assert done.exit_code == 1 and done.output.index("MB  luna.pkl") < done.output.index("Download")
     assert not embeddings.default_store("released").entries()
@@ -101,7 +101,7 @@ def test_sizes_are_shown_before(released, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:1 rows")
 def test_import(released, cohort, monkeypatch):
-    monkeypatch.setattr(catalogue, "fetch", lambda name: released)
+    monkeypatch.setattr(embeddings, "fetch", lambda name: released)
     done = run("import-released", "luna16", "--yes")
     assert done.exit_code == 0, done.output
     assert "luna16/ct_fm: 2 lesions, 1 rows left out" in done.output
@@ -116,15 +116,11 @@ def test_a_changed_file_is_refused(released):
     assert not embeddings.default_store("released").entries()
 
 
-def test_downloads(released, monkeypatch):
-    """The address, the checksum and the room on the disk are handed on or checked."""
+def test_downloads_are_checked(released, monkeypatch):
     asked = []
-    monkeypatch.setattr("pooch.retrieve", lambda *given, **more: asked.append(given) or released)
-    assert catalogue.fetch("luna16") == released
-    url, checksum, name, folder = asked[0]
+    monkeypatch.setattr(load.downloads, "fetch", lambda *given, **more: asked.append((given, more)))
+    load.released_files.cache_clear()  # the real ones
+    load.fetch("luna16")
+    ((url, path), checks) = asked[0]
     assert url.startswith("https://") and url.endswith("/data/features/luna.pkl")
-    assert checksum == f"sha256:{catalogue.RELEASED_FILES['luna16'].sha256}"
-    assert name == "luna.pkl" and folder.is_dir()
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(OSError, match="are free"):
-        catalogue.fetch("luna16")
+    assert path.name == "luna.pkl" and len(checks["sha256"]) == 64 and checks["size"] == 45157835

@@ -106,7 +106,7 @@ def test_values_are_those_of_the_model_alone(cohort, store):
             patch = torch.from_numpy(extract_patch(row.image_path, seed, model.spec))
             alone = model.encode(module, patch[None, None])[0]
             np.testing.assert_allclose(frame.loc[row.lesion_id], alone, rtol=1e-5, atol=1e-6)
-    assert store.verify() == [] and not list(store.root.rglob(".shards/*/*/*.parquet"))
+    assert store.verify() == [] and kept(store.root) == 0
 
 
 def test_names_take_the_compact_encoder_of_the_registry(cohort, store, monkeypatch):
@@ -292,41 +292,44 @@ def test_a_fault_of_the_model_stops_the_run_and_keeps_what_is_done(cohort, store
 # -- bad arguments -----------------------------------------------------------------------------
 
 
-def test_bad_arguments(cohort, store, monkeypatch):
+def put(column, value):
+    """Return a change of a table: another value in its third row."""
+    return lambda table: table.astype({column: object}).where(
+        ~((table.index == 2)[:, None] & (table.columns == column)), value
+    )
+
+
+BAD_ARGUMENTS = [
+    ({"models": "tiny"}, TypeError, "list"),
+    ({"models": Tiny()}, TypeError, "list"),
+    ({"models": []}, ValueError, "no models"),
+    ({"models": ["tiny", "tiny"]}, ValueError, "more than once"),
+    ({"models": ["tyni"]}, KeyError, "tiny"),
+    ({"models": [3]}, TypeError, "a model is"),
+    ({"models": [("tiny", "weights")]}, TypeError, "a model is"),
+    *[({"batch_size": n}, ValueError, "batch_size") for n in (0, -1, 1.5, "8", True)],
+    ({"device": "cuda"}, ValueError, "CUDA"),
+    ({"device": "gpu"}, RuntimeError, "gpu"),
+    ({"device": "meta"}, ValueError, "known are cpu, cuda, mps"),
+    ({"cohort": "luna16"}, TypeError, "cohort"),
+    ({"store": "folder"}, TypeError, "EmbeddingStore"),
+    ({"change": lambda table: table.drop(columns="coord_z")}, ValueError, "coord_z"),
+    ({"change": lambda table: pd.concat([table] * 2)}, ValueError, "l0_0"),
+    ({"change": put("lesion_id", 3)}, ValueError, "string"),
+    ({"change": put("coord_y", "left")}, ValueError, "coord_y"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "match"), BAD_ARGUMENTS, ids=range(len(BAD_ARGUMENTS)))
+def test_bad_arguments(cohort, store, monkeypatch, given, error, match):
+    if given == {"device": "cuda"} and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
     monkeypatch.setitem(models.MODELS, "tiny", Tiny())
-    for given, error, match in [
-        ("tiny", TypeError, "list"),
-        (Tiny(), TypeError, "list"),
-        ([], ValueError, "no models"),
-        (["tiny", "tiny"], ValueError, "more than once"),
-        (["tyni"], KeyError, "tiny"),
-        ([3], TypeError, "a model is"),
-        ([("tiny", "weights")], TypeError, "a pair is"),
-    ]:
-        with pytest.raises(error, match=match):
-            embed(cohort, given, store)
-    for size in (0, -1, 1.5, "8", True):
-        with pytest.raises(ValueError, match="batch_size"):
-            embed(cohort, ["tiny"], store, batch_size=size)
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="CUDA"):
-            embed(cohort, ["tiny"], store, device="cuda")
-    with pytest.raises(RuntimeError):
-        embed(cohort, ["tiny"], store, device="gpu")
-    with pytest.raises(TypeError, match="cohort"):
-        embed("luna16", ["tiny"], store)
-    with pytest.raises(ValueError, match="coord_z"):
-        embed(cohort_of(cohort.table.drop(columns="coord_z")), ["tiny"], store)
-    with pytest.raises(ValueError, match="l0_0"):
-        embed(cohort_of(pd.concat([cohort.table] * 2)), ["tiny"], store)
-    with pytest.raises(TypeError, match="EmbeddingStore"):
-        embed(cohort, ["tiny"], "folder")
-    for column, value, match in [("lesion_id", 3, "strings"), ("coord_y", "left", "coord_y")]:
-        table = cohort.table.astype({column: object})
-        table.loc[2, column] = value
-        with pytest.raises(ValueError, match=match):
-            embed(cohort_of(table), ["tiny"], store)
-    assert not store.entries()
+    change = given.pop("change", lambda table: table)
+    arguments = {"cohort": cohort_of(change(cohort.table)), "models": ["tiny"], "store": store}
+    with pytest.raises(error, match=match):
+        embed(**{**arguments, **given})
+    assert not store.root.exists()
 
 
 def test_an_empty_table_is_no_work(cohort, store):
@@ -359,15 +362,15 @@ def test_full_weights_are_asked_for(cohort, store, monkeypatch, tmp_path):
 
 
 def test_a_full_disk_keeps_what_is_done(cohort, store, monkeypatch):
-    add, calls = embeddings.EmbeddingStore.add_shard, []
+    write, calls = run_module.write_file, []
 
-    def full(self, *args):
+    def full(*args):
         calls.append(1)
         if len(calls) > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return add(self, *args)
+        return write(*args)
 
-    monkeypatch.setattr(embeddings.EmbeddingStore, "add_shard", full)
+    monkeypatch.setattr(run_module, "write_file", full)
     with pytest.raises(OSError, match="No space left"):
         embed(cohort, pairs(), store, batch_size=3)
     monkeypatch.undo()
@@ -377,7 +380,7 @@ def test_a_full_disk_keeps_what_is_done(cohort, store, monkeypatch):
 
 def test_what_killed_writers_left_is_swept_away(cohort, store):
     embed(cohort, pairs(), store)
-    left = store.root / "noise" / ".part-0123456789ab-a.parquet"
+    left = store.path("noise", "a").with_name(".part-0123456789ab-a.parquet")
     left.write_bytes(b"half")
     embed(cohort, pairs(), store)
     assert not left.exists() and store.verify() == []
@@ -392,7 +395,7 @@ def test_damaged_files_are_repaired_and_said(cohort, store):
         report = embed(cohort, pairs(), store)
     assert len(report.done) == 15 and len(report.skipped) == 15 and len(report.repaired) == 1
     pd.testing.assert_frame_equal(store.read("noise", "a"), want)
-    assert list(store.root.rglob("*.bad"))
+    assert list(store.root.rglob("*.damaged"))
 
 
 def run_in_folder(folder: Path, table: pd.DataFrame) -> None:
@@ -411,7 +414,7 @@ def start_run(folder: Path, table: pd.DataFrame) -> multiprocessing.Process:
 
 
 def kept(folder: Path) -> int:
-    return len(list(folder.rglob(".shards/*/*/[!.]*.parquet")))
+    return len(list(folder.rglob("[!.]*.part-*.parquet")))
 
 
 def test_killed_at_any_moment_nothing_is_lost_or_done_twice(tmp_path):
@@ -452,7 +455,7 @@ def test_a_waiting_run_says_so(cohort, store, capsys):
     held = threading.Event()
 
     def hold():
-        with store.lock("noise.run"):
+        with store.lock("noise"):
             held.set()
             time.sleep(1.5)
 

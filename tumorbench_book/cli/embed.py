@@ -77,9 +77,8 @@ def import_released(
     Needs the released cohort tables in TUMORBENCH_DATA. Without a name, lists what there is.
     """
     from tumorbench_utils import embeddings, settings
-    from tumorbench_utils.embeddings.catalogue import fetch, import_into
 
-    known = embeddings.RELEASED_FILES
+    known = embeddings.released_files()
     unknown = [name for name in cohorts or [] if name not in known]
     if unknown:
         raise KeyError(settings.unknown("cohort with released features", unknown[0], known))
@@ -96,7 +95,7 @@ def import_released(
             f"Download {total:.1f} MB and keep about as much in {store.root}?", abort=True
         )
     for name in cohorts:
-        frames = import_into(store, name, file or fetch(name))
+        frames = embeddings.import_into(store, name, file or embeddings.fetch(name))
         for model, frame in frames.items():
             left_out = len(frame.attrs["unmatched"])
             typer.echo(f"{name}/{model}: {len(frame)} lesions, {left_out} rows left out")

@@ -4,37 +4,33 @@
 files without running anything in them; :func:`load_embeddings` is what chapters call.
 """
 
-from tumorbench_utils.embeddings.catalogue import (
-    RELEASED_FILES,
-    FeaturesMissingError,
-    ReleasedFile,
-    default_store,
-)
 from tumorbench_utils.embeddings.encoders import Encoder, default_encoder
-from tumorbench_utils.embeddings.load import Embeddings, edition_with_features, load_embeddings
-from tumorbench_utils.embeddings.parquet import StaleError, StoreError
-from tumorbench_utils.embeddings.released import UnsafeFileError, import_released
+from tumorbench_utils.embeddings.inert import UnsafeFileError
+from tumorbench_utils.embeddings.load import (
+    default_store,
+    edition_with_features,
+    fetch,
+    import_into,
+    load_embeddings,
+    released_files,
+)
+from tumorbench_utils.embeddings.released import import_released
 from tumorbench_utils.embeddings.run import Report, embed
-from tumorbench_utils.embeddings.shards import Failure
-from tumorbench_utils.embeddings.store import EmbeddingStore, Problem
+from tumorbench_utils.embeddings.store import EmbeddingStore, StoreError
 
 __all__ = [
-    "RELEASED_FILES",
     "EmbeddingStore",
-    "Embeddings",
     "Encoder",
-    "Failure",
-    "FeaturesMissingError",
-    "Problem",
-    "ReleasedFile",
     "Report",
-    "StaleError",
     "StoreError",
     "UnsafeFileError",
     "default_encoder",
     "default_store",
     "edition_with_features",
     "embed",
+    "fetch",
+    "import_into",
     "import_released",
     "load_embeddings",
+    "released_files",
 ]

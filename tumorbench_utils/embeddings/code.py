@@ -1,50 +1,36 @@
-"""The version of the code that decides what an embedding is: a digest of its source files."""
+"""The version of the code that decides what an embedding is, the book's and the user's own."""
 
-import ast
+import dis
 import functools
-import hashlib
-import importlib.util
 import inspect
-from collections.abc import Mapping
-from pathlib import Path
+import sys
+from collections.abc import Iterator, Mapping
 
-_PACKAGE = "tumorbench_utils"
+import numpy as np
 
-
-@functools.lru_cache(maxsize=256)
-def code_version(model_class: type) -> str:
-    """Return a digest of the source that turns a scan into an embedding.
-
-    It covers the module of the model's class, what that imports from the package, and ``patches``;
-    a change elsewhere leaves it as it is.
-
-    Parameters
-    ----------
-    model_class : type
-        Class of a ``FoundationModel``.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits.
-    """
-    todo = {cls.__module__ for cls in model_class.__mro__}
-    todo = {m for m in todo if m.split(".")[0] == _PACKAGE} | {f"{_PACKAGE}.patches.extract"}
-    sources = [class_source(cls) for cls in model_class.__mro__ if _is_own(cls)]
-    seen = set()
-    while todo:
-        module = todo.pop()
-        seen.add(module)
-        text = _module_source(module)
-        sources.append(f"{module}\n{text}")
-        todo |= _imports(text) - seen
-    return hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()[:16]
+from tumorbench_utils import digests
 
 
 def made_by(model_class: type) -> dict[str, str]:
-    """Return what an entry says about the code that made it: ``class`` and ``code``."""
+    """Return what an entry says about the code that made it: ``class`` and ``code``.
+
+    ``code`` is a digest of the module of the model's class, of what that imports from the package,
+    and of ``patches``; a change elsewhere leaves it as it is. Of a class of a user it holds what
+    :func:`own_code` finds.
+    """
     name = f"{model_class.__module__}.{model_class.__qualname__}"
     return {"class": name, "code": code_version(model_class)}
+
+
+def code_version(model_class: type) -> str:
+    """Return the digest of :func:`made_by`, 16 hexadecimal digits."""
+    modules = sorted({cls.__module__ for cls in model_class.__mro__})
+    return digests.of(_package_code(*modules), own_code(*model_class.__mro__))[:16]
+
+
+@functools.lru_cache(maxsize=256)
+def _package_code(*modules: str) -> str:
+    return digests.of_code("tumorbench_utils.patches", *modules)
 
 
 def code_is_current(model: str, meta: Mapping) -> bool:
@@ -53,62 +39,61 @@ def code_is_current(model: str, meta: Mapping) -> bool:
     True if the entry does not depend on code (imported features), or if `model` is not in the
     registry or is another class there.
     """
-    if "code" not in meta:
-        return True
     from tumorbench_utils.models import MODELS
 
-    now = made_by(type(MODELS[model])) if model in MODELS else {}
-    return now.get("class") != meta.get("class") or now.get("code") == meta["code"]
+    if "code" not in meta or model not in MODELS:
+        return True
+    now = made_by(type(MODELS[model]))
+    return now["class"] != meta["class"] or now["code"] == meta["code"]
 
 
-def _is_own(cls: type) -> bool:
-    """Whether a class of a user stands in the line of a model."""
-    return cls.__module__.split(".")[0] not in (_PACKAGE, "builtins", "abc")
+def is_own(thing) -> bool:
+    """Whether a class, a function or a module is a user's: of no library and not of the book."""
+    top = getattr(thing, "__module__", None) or thing.__name__
+    top = top.split(".")[0]
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    library = top in digests.PACKAGES or top in sys.stdlib_module_names
+    return not library and "site-packages" not in file and "dist-packages" not in file
 
 
-def class_source(cls: type) -> str:
-    """Return the source of a class, or of its methods where the class has no file (notebooks)."""
-    name = f"{cls.__module__}.{cls.__qualname__}"
-    functions = [cls, *(part for part in vars(cls).values() if inspect.isfunction(part))]
-    sources = []
-    for part in functions:
+def own_code(*things) -> list[str]:
+    """Return the source of a user's classes and functions, and of what of theirs these name.
+
+    Followed are functions, classes and modules; constants count by their value if they are
+    numbers, texts, tuples or arrays that no function assigns to. Lists and dictionaries do not
+    count, for they may be changed while a run goes on.
+    """
+    todo, found = list(things), {}
+    while todo:
+        thing = todo.pop()
+        if not isinstance(thing, type | type(is_own) | type(dis)) or id(thing) in found:
+            continue
+        if not is_own(thing):
+            continue
         try:
-            sources.append(inspect.getsource(part))
-        except (OSError, TypeError):  # typed at a prompt: no file to look at
-            continue
-        if part is cls:
-            break
-    return "\n".join([name, *sources])
+            found[id(thing)] = inspect.getsource(thing)
+        except (OSError, TypeError):  # typed at a prompt: no file, but its functions may have one
+            found[id(thing)] = thing.__name__
+        parts = [thing] if inspect.isfunction(thing) else vars(thing).values()
+        todo += [part for part in parts if part is not thing]
+        for part in parts:
+            function = getattr(part, "__func__", part)
+            for name in _loaded(getattr(function, "__code__", None)):
+                value = function.__globals__.get(name)
+                if isinstance(value, int | float | str | bytes | tuple | np.ndarray):
+                    found[name] = f"{name} = {digests.of(value)}"
+                todo.append(value)
+            cells = inspect.getclosurevars(function).nonlocals if inspect.isfunction(part) else {}
+            todo += cells.values()
+    return sorted(found.values())
 
 
-def _module_source(module: str) -> str:
-    """Return the code of a module; comments, docstrings and layout do not count."""
-    tree = ast.parse(Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):
-                body[0].value.value = ""
-    return ast.unparse(tree)
-
-
-def _imports(text: str) -> set[str]:
-    """Return the modules of ``patches`` and ``models`` that `text` names in import statements."""
-    found = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        found.update(n for n in names if n.startswith((f"{_PACKAGE}.models.", f"{_PACKAGE}.patch")))
-    return {name for name in found if _exists(name)}
-
-
-@functools.cache
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a class or function inside a module
-        return False
+def _loaded(code) -> Iterator[str]:
+    """Give the global names that a code object reads and does not assign."""
+    steps = list(dis.get_instructions(code)) if code else []
+    stored = {step.argval for step in steps if step.opname == "STORE_GLOBAL"}
+    for step in steps:
+        if step.opname == "LOAD_GLOBAL" and step.argval not in stored:
+            yield step.argval
+        elif inspect.iscode(step.argval):
+            yield from _loaded(step.argval)

@@ -1,17 +1,20 @@
 """Which network with which weights: what :func:`embed` is told and what a worker builds."""
 
+from __future__ import annotations
+
 import dataclasses
-import hashlib
+import functools
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from tumorbench_utils import digests
-from tumorbench_utils.embeddings.code import class_source, made_by
-from tumorbench_utils.models import MODELS, FoundationModel, get_model, teaching, weights
-from tumorbench_utils.models.own import OwnModel
+from tumorbench_utils.checks import InputError
+from tumorbench_utils.embeddings.code import made_by, own_code
+from tumorbench_utils.models import MODELS, FoundationModel, get_model, own, teaching, weights
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ class Encoder:
     model: FoundationModel
     size: str = "compact"
     checkpoint: Path | None = None
-    module: torch.nn.Module | None = None
+    module: Module | None = None
 
     def __post_init__(self):
-        if self.module is None and isinstance(self.model, OwnModel):
+        if self.module is None and isinstance(self.model, own.OwnModel):
             object.__setattr__(self, "module", self.model.module)
 
     @property
@@ -47,20 +50,23 @@ class Encoder:
             return "untrained"
         return "teaching encoder" if self.size == "compact" else "released weights"
 
-    def meta(self, grid: str = "exact") -> dict:
+    def meta(self) -> dict:
         """Return what decides the embeddings, as plain values: the meta of a store entry."""
         facts = {
             "model": self.model.key,
             "patch": dataclasses.asdict(self.model.spec),
-            "grid": grid,
+            "grid": "exact",
+            "weights": self.weights,
             **made_by(type(self.model)),
         }
+        if isinstance(self.model, own.OwnModel):
+            facts["answers"] = _answers(self.model, self.module)
         if self.module is not None:
-            return {**facts, "weights": self.weights, "checkpoint": module_sha256(self.module)}
+            return {**facts, "checkpoint": module_digest(self.module)}
         checkpoint = "untrained" if self.checkpoint is None else digests.of_file(self.checkpoint)
-        return {**facts, "weights": self.weights, "size": self.size, "checkpoint": checkpoint}
+        return {**facts, "size": self.size, "checkpoint": checkpoint}
 
-    def load(self) -> torch.nn.Module:
+    def load(self) -> Module:
         """Return the network in evaluation mode on the CPU.
 
         Raises
@@ -96,12 +102,11 @@ def default_encoder(model: FoundationModel, edition: str) -> Encoder:
     WeightsError
         If it is not the file that was there before.
     """
-    if isinstance(model, OwnModel):
+    if isinstance(model, own.OwnModel):
         return Encoder(model)
     if edition == "phantom":
         return Encoder(model, "compact", teaching.find(model.key) if teaching.has(model) else None)
-    path = weights.find(model.key)
-    if path is None:
+    if weights.find(model.key) is None:
         raise FileNotFoundError(
             f"the {edition} edition needs the released weights of {model.key} "
             f"({model.card.file!r}): run `tumorbench weights fetch {model.key}`, put the file into "
@@ -110,8 +115,8 @@ def default_encoder(model: FoundationModel, edition: str) -> Encoder:
     return Encoder(model, "full", weights.fetch(model.key))
 
 
-def as_encoders(models, edition: str) -> list[Encoder]:
-    """Return one encoder for each item of a list of models; see :func:`embed` for the items.
+def as_encoders(models, edition: str) -> dict[str, Encoder]:
+    """Return the encoder of each item of a list of models by key; see :func:`embed` for the items.
 
     Raises
     ------
@@ -120,50 +125,42 @@ def as_encoders(models, edition: str) -> list[Encoder]:
     KeyError
         If a name is not known.
     """
-    if isinstance(models, (str, FoundationModel, Encoder)):
+    if isinstance(models, str | FoundationModel | Encoder):
         raise TypeError("models is a list; put the one model into a list")
-    encoders = []
+    encoders = {}
     for item in models:
-        if isinstance(item, Encoder):
-            encoders.append(item)
-        elif isinstance(item, tuple):
-            if len(item) != 2 or not isinstance(item[1], torch.nn.Module):
-                raise TypeError(f"a pair is (model, torch.nn.Module), not {item!r}")
-            encoders.append(Encoder(_model(item[0]), module=item[1]))
+        model, *module = item if isinstance(item, tuple) else (item,)
+        model = get_model(model) if isinstance(model, str) else model
+        if isinstance(model, FoundationModel) and not module:
+            encoder = default_encoder(model, edition)
+        elif isinstance(model, FoundationModel) and hasattr(module[0], "state_dict"):
+            encoder = Encoder(model, module=module[0])
+        elif isinstance(model, Encoder):
+            encoder = model
         else:
-            encoders.append(default_encoder(_model(item), edition))
-    keys = [encoder.model.key for encoder in encoders]
-    if not keys:
-        raise ValueError(f"no models given; known are {', '.join(MODELS)}")
-    twice = [key for key in keys if keys.count(key) > 1]
-    if twice:
-        raise ValueError(f"the model {twice[0]!r} is given more than once")
+            raise TypeError(
+                f"a model is a name, a FoundationModel or a (model, module) pair, not {item!r:.80}"
+            )
+        if encoder.model.key in encoders:
+            raise InputError(f"the model {encoder.model.key!r} is given more than once")
+        encoders[encoder.model.key] = encoder
+    if not encoders:
+        raise InputError(f"no models given; known are {', '.join(MODELS)}")
     return encoders
 
 
-def _model(item) -> FoundationModel:
-    if isinstance(item, FoundationModel):
-        return item
-    if isinstance(item, str):
-        return get_model(item)
-    raise TypeError(
-        f"a model is a name, a FoundationModel or a (model, module) pair, not {type(item).__name__}"
-    )
+@functools.lru_cache(maxsize=8)
+def _answers(model: FoundationModel, module: Module) -> str:
+    """Return ``own.answers``, asked once for each network."""
+    return own.answers(model, module)
 
 
-def module_sha256(module: torch.nn.Module) -> str:
-    """Return the SHA-256 of a network: its layers as printed, their code, and all its tensors."""
-    digest = hashlib.sha256(repr(module).encode())
-    kinds = {type(part) for part in module.modules()}
-    own = [kind for kind in kinds if kind.__module__.split(".")[0] != "torch"]
-    digest.update("\n".join(sorted(map(class_source, own))).encode())
+def module_digest(module: Module) -> str:
+    """Return a digest of a network: its layers as printed, a user's code, and all its tensors."""
+    import torch
+
+    digest = [repr(module), own_code(*{type(part) for part in module.modules()})]
     for name, tensor in sorted(module.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy() if values.numel() else b"")
-    return digest.hexdigest()
-
-
-def stack(patches: list[np.ndarray]) -> torch.Tensor:
-    """Return patches as a tensor (n, 1, d0, d1, d2)."""
-    return torch.from_numpy(np.stack(patches)[:, None])
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.append((name, str(tensor.dtype), tuple(tensor.shape), values))
+    return digests.of(digest)

@@ -3,7 +3,8 @@
 A pickle is a program; the usual reader runs it. This one only follows how the program would
 stack up its values: where it would import a name, an allow-list is asked, and where it would call
 it, a :class:`Record` notes the name and the arguments. What the records mean (an array, a row of
-a table) is worked out afterwards, from bytes and checked shapes.
+a table) is worked out afterwards, from bytes and checked shapes. Nothing is allocated because a
+file says so: a size that is declared counts only if the bytes for it are there.
 """
 
 import itertools
@@ -13,70 +14,53 @@ from typing import Any
 
 import numpy as np
 
+from tumorbench_utils.checks import InputError
 
-class UnsafeFileError(ValueError):
+
+class UnsafeFileError(InputError):
     """A file is not, byte for byte or in what it holds, a feature file that can be trusted."""
 
 
-def _names(modules: tuple[str, ...], *names: str) -> set[str]:
-    return {f"{module}.{name}" for module in modules for name in names}
+def need(condition, reason: str) -> None:
+    """Raise :class:`UnsafeFileError` with `reason` unless `condition` holds."""
+    if not condition:
+        raise UnsafeFileError(reason)
 
-
-_CORE = ("numpy.core.multiarray", "numpy._core.multiarray")
-_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
-_BUILTINS = ("builtins", "__builtin__")
-_MISSING_AND_TIMES = {
-    "pandas._libs.tslibs.timestamps._unpickle_timestamp",
-    "pandas._libs.tslibs.nattype._nat_unpickle",
-    "pandas._libs.missing.NA",
-}
 
 #: Names that arrays and rows of a table need, as pandas 1.5 to 3 and numpy 1.26 to 2 write them.
 ALLOWED = frozenset(
-    _names(_CORE, "_reconstruct", "scalar")
-    | _names(_NUMERIC, "_frombuffer")
-    | _names(("numpy",), "ndarray", "dtype")
-    | _names(_BUILTINS, "slice", "bytearray")
-    | _names(("pandas", "pandas.core.series"), "Series")
-    | _names(("pandas.core.internals.managers",), "SingleBlockManager")
-    | _names(("pandas.core.indexes.base",), "_new_Index", "Index")
-    | _names(("pandas",), "Index", "StringDtype")
-    | _names(("pandas.core.arrays.string_",), "StringArray", "StringDtype")
-    | _names(("pandas.core.arrays.string_arrow", "pandas.arrays"), "ArrowStringArray")
-    | _names(("pandas.arrays",), "StringArray")
-    | _names(("pandas._libs.arrays",), "__pyx_unpickle_NDArrayBacked")
-    | _names(("pyarrow.lib",), "_restore_array", "type_for_alias", "py_buffer")
-    | {"_codecs.encode"}
-    | _MISSING_AND_TIMES
+    f"{module}.{name}"
+    for modules, names in {
+        "numpy.core.multiarray numpy._core.multiarray": "_reconstruct scalar",
+        "numpy.core.numeric numpy._core.numeric": "_frombuffer",
+        "numpy": "ndarray dtype",
+        "builtins __builtin__": "slice bytearray",
+        "_codecs": "encode",
+        "pandas pandas.core.series": "Series",
+        "pandas.core.internals.managers": "SingleBlockManager",
+        "pandas.core.indexes.base": "_new_Index Index",
+        "pandas": "Index StringDtype",
+        "pandas.core.arrays.string_": "StringArray StringDtype",
+        "pandas.core.arrays.string_arrow pandas.arrays": "ArrowStringArray",
+        "pandas.arrays": "StringArray",
+        "pandas._libs.arrays": "__pyx_unpickle_NDArrayBacked",
+        "pandas._libs.missing": "NA",
+        "pandas._libs.tslibs.nattype": "_nat_unpickle",
+        "pandas._libs.tslibs.timestamps": "_unpickle_timestamp",
+        "pyarrow.lib": "_restore_array type_for_alias py_buffer",
+    }.items()
+    for module in modules.split()
+    for name in names.split()
 )
-
-
-class Name:
-    """A name that a pickle refers to; never looked up."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str):
-        self.text = text
 
 
 class Record:
-    """A call that a pickle asks for and that is not made: its name, arguments and state."""
+    """A name that a pickle refers to or, with arguments and state, a call that is not made."""
 
     __slots__ = ("args", "name", "state")
 
-    def __init__(self, name: str, args: tuple):
+    def __init__(self, name: str, args: tuple | None = None):
         self.name, self.args, self.state = name, args, None
-
-
-_MARK = object()
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_VALUES = frozenset(
-    "BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
-    "SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8".split()
-)
 
 
 def read_inert(content: bytes) -> Any:
@@ -90,127 +74,127 @@ def read_inert(content: bytes) -> Any:
     Returns
     -------
     object
-        Made of None, bool, int, float, str, bytes, list, tuple, dict, Name and Record.
+        Made of None, bool, int, float, str, bytes, list, tuple, dict (its keys are text) and
+        Record.
 
     Raises
     ------
     UnsafeFileError
         If it refers to a name that is not in :data:`ALLOWED`, uses an instruction that feature
         files do not need, is cut off, or is no pickle.
+
+    References
+    ----------
+    .. [1] Python documentation, ``pickle``: "It is possible to construct malicious pickle data
+       which will execute arbitrary code during unpickling."
     """
-    reader, last, position = _Reader(), None, -1
+    reader, name, position = _Reader(), None, 0
     try:
-        for opcode, value, position in pickletools.genops(content):
-            reader.step(opcode.name, value, position)
-            last = opcode.name
-        if last != "STOP" or len(reader.stack) != 1:
-            raise ValueError("it does not end where it should")
-        if position + 1 != len(content):
-            raise ValueError(f"{len(content) - position - 1} bytes follow its end")
-    except UnsafeFileError:
-        raise
+        for opcode, value, at in pickletools.genops(content):
+            name, position = opcode.name, at
+            if name not in _STEPS:
+                raise UnsafeFileError(
+                    f"it uses the pickle instruction {name}, which a feature file does not need; "
+                    "do not open it with pickle or pandas"
+                )
+            _STEPS[name](reader, value)
+        need(name == "STOP" and len(reader.stack) == 1, "it does not end where it should")
+        need(position + 1 == len(content), "other bytes follow its end")
     # A broken stream can break the reader anywhere; none of it is more than a broken file.
     except Exception as error:
-        raise UnsafeFileError(
-            f"not a whole pickle (byte {max(position, 0)} of {len(content)}): {error}"
-        ) from None
+        kind = "" if isinstance(error, UnsafeFileError) else "not a whole pickle: "
+        where = f"byte {position} of {len(content)}"
+        raise UnsafeFileError(f"{kind}{str(error)[:300]} ({where})") from None
     return reader.stack[0]
 
 
+_MARK = Record("mark")
+
+
 class _Reader:
-    """The stack and the memo of a pickle; :meth:`step` follows one instruction."""
+    """The stack and the memo of a pickle."""
 
     def __init__(self):
         self.stack: list = []
         self.memo: dict[int, Any] = {}
 
-    def step(self, name: str, value, position: int) -> None:
-        stack = self.stack
-        if name == "MEMOIZE":
-            self.memo[len(self.memo)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(self.memo[value])
-        elif name in _VALUES:
-            stack.append(bytes(value) if isinstance(value, bytearray) else value)
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[value] = stack[-1]
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            stack.append(_EMPTY[name]())
-        elif name in _TUPLES:
-            self._wrap(self._pop(_TUPLES[name]))
-        elif name == "TUPLE":
-            self._wrap(self._pop_to_mark())
-        elif name in ("APPEND", "APPENDS"):
-            items = self._pop(1) if name == "APPEND" else self._pop_to_mark()
-            self._top(list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            self._set(self._pop(2) if name == "SETITEM" else self._pop_to_mark())
-        elif name in ("REDUCE", "NEWOBJ"):
-            self._call(*self._pop(2))
-        elif name == "BUILD":
-            (state,) = self._pop(1)
-            self._top(Record).state = state
-        elif name == "STACK_GLOBAL":
-            self._name(*self._pop(2), position)
-        elif name == "GLOBAL":
-            self._name(*value.split(" ", 1), position)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            raise UnsafeFileError(
-                f"it uses the pickle instruction {name} at byte {position}, which a feature file "
-                "does not need; do not open it with pickle or pandas"
-            )
+    def push(self, value) -> None:
+        self.stack.append(value)
 
-    def _pop(self, count: int) -> list:
-        if len(self.stack) < count or any(item is _MARK for item in self.stack[-count:]):
-            raise ValueError("it takes more values than it has put")
+    def pop(self, count: int) -> list:
+        """Take values off the stack."""
         items = self.stack[-count:]
+        need(len(items) == count and _MARK not in items, "it takes more values than it has put")
         del self.stack[-count:]
         return items
 
-    def _pop_to_mark(self) -> list:
-        stack = self.stack
-        start = len(stack) - 1
-        while stack[start] is not _MARK:
-            start -= 1
-            if start < 0:
-                raise ValueError("it takes more values than it has put")
-        items = stack[start + 1 :]
-        del stack[start:]
+    def pop_to_mark(self) -> list:
+        start = next(n for n in reversed(range(len(self.stack))) if self.stack[n] is _MARK)
+        items = self.stack[start + 1 :]
+        del self.stack[start:]
         return items
 
-    def _top(self, kind: type):
-        if not self.stack or type(self.stack[-1]) is not kind:
-            raise ValueError(f"it changes something that is no {kind.__name__}")
-        return self.stack[-1]
+    def extend(self, items: list) -> None:
+        need(type(self.stack[-1]) is list, "it appends to something that is no list")
+        self.stack[-1].extend(items)
 
-    def _wrap(self, items: list) -> None:
-        self.stack.append(tuple(items))
+    def update(self, items: list) -> None:
+        need(type(self.stack[-1]) is dict, "it sets an item of something that is no dictionary")
+        # Whole numbers can be chosen so that all of them collide, and dictionaries then crawl.
+        need(all(type(key) is str for key in items[::2]), "a key is not text")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
-    def _set(self, items: list) -> None:
-        target = self._top(dict)
-        if len(items) % 2 or not all(type(key) in (str, int) for key in items[::2]):
-            raise ValueError("a key is neither text nor a whole number")
-        target.update(zip(items[::2], items[1::2], strict=True))
-
-    def _name(self, module, name, position: int) -> None:
-        if type(module) is not str or type(name) is not str:
-            raise ValueError("a name is not text")
-        text = f"{module}.{name}"
+    def name(self, module, name) -> None:
+        text = f"{module}.{name}" if type(module) is type(name) is str else ""
         if text not in ALLOWED:
             raise UnsafeFileError(
-                f"it refers to {text[:200]!r} at byte {position}, which has no place in a feature "
-                "file and could run code; do not open it with pickle or pandas"
+                f"it refers to {text[:200]!r}, which has no place in a feature file and could run "
+                "code; do not open it with pickle or pandas"
             )
-        self.stack.append(Name(text))
+        self.push(Record(text))
 
-    def _call(self, name, args) -> None:
-        if type(name) is not Name or type(args) is not tuple:
-            raise UnsafeFileError("it calls something that is not a name")
-        self.stack.append(Record(name.text, args))
+    def call(self, name, args) -> None:
+        named = type(name) is Record and name.args is None and type(args) is tuple
+        need(named, "it calls something that is not a name")
+        self.push(Record(name.name, args))
+
+    def build(self, state) -> None:
+        record = self.stack[-1]
+        need(type(record) is Record and record.args is not None, "it sets the state of no object")
+        record.state = state
+
+
+_STEPS = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda r, _: None),
+    **dict.fromkeys(
+        "BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
+        "SHORT_BINBYTES BINBYTES BINBYTES8".split(),
+        _Reader.push,
+    ),
+    "BYTEARRAY8": lambda r, value: r.push(bytes(value)),
+    "NONE": lambda r, _: r.push(None),
+    "NEWTRUE": lambda r, _: r.push(True),
+    "NEWFALSE": lambda r, _: r.push(False),
+    "EMPTY_LIST": lambda r, _: r.push([]),
+    "EMPTY_TUPLE": lambda r, _: r.push(()),
+    "EMPTY_DICT": lambda r, _: r.push({}),
+    "MARK": lambda r, _: r.push(_MARK),
+    "TUPLE1": lambda r, _: r.push(tuple(r.pop(1))),
+    "TUPLE2": lambda r, _: r.push(tuple(r.pop(2))),
+    "TUPLE3": lambda r, _: r.push(tuple(r.pop(3))),
+    "TUPLE": lambda r, _: r.push(tuple(r.pop_to_mark())),
+    "APPEND": lambda r, _: r.extend(r.pop(1)),
+    "APPENDS": lambda r, _: r.extend(r.pop_to_mark()),
+    "SETITEM": lambda r, _: r.update(r.pop(2)),
+    "SETITEMS": lambda r, _: r.update(r.pop_to_mark()),
+    "MEMOIZE": lambda r, _: r.memo.update({len(r.memo): r.stack[-1]}),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda r, n: r.memo.update({n: r.stack[-1]})),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda r, n: r.push(r.memo[n])),
+    "GLOBAL": lambda r, text: r.name(*text.split(" ", 1)),
+    "STACK_GLOBAL": lambda r, _: r.name(*r.pop(2)),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda r, _: r.call(*r.pop(2))),
+    "BUILD": lambda r, _: r.build(*r.pop(1)),
+}
 
 
 # -- what records mean -------------------------------------------------------------------------
@@ -218,9 +202,17 @@ class _Reader:
 _NUMBERS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)} | {"f2", "f4", "f8", "b1"}
 
 
-def is_record(value, *names: str) -> bool:
-    """Whether a value is the record of a call to something with one of these last names."""
-    return type(value) is Record and value.name.rsplit(".", 1)[1] in names
+def _is_call(value, name: str, n: int = 0) -> bool:
+    """Whether a value is the record of a call to this last name, of `n` arguments or more."""
+    called = type(value) is Record and value.args is not None
+    return called and value.name.rsplit(".", 1)[1] == name and len(value.args) >= n
+
+
+def _state(value, name: str, kind: type, length: int = 0):
+    """Return the state of the record of a call, after checking its type and least length."""
+    right = _is_call(value, name) and type(value.state) is kind and len(value.state) >= length
+    need(right, f"{name} was expected, {kind_of(value)} came")
+    return value.state
 
 
 def array(value) -> np.ndarray:
@@ -231,52 +223,41 @@ def array(value) -> np.ndarray:
     UnsafeFileError
         If it stands for none, or its bytes do not fill its shape.
     """
-    if is_record(value, "_reconstruct") and type(value.state) is tuple and len(value.state) == 5:
-        _, shape, dtype, fortran, raw = value.state
-    elif is_record(value, "_frombuffer") and len(value.args) == 4:
+    if _is_call(value, "_frombuffer", 4):
         raw, dtype, shape, order = value.args
-        fortran = order == "F" if type(order) is str else False
     else:
-        raise UnsafeFileError(f"an array was expected, {kind_of(value)} came")
-    sizes = shape if type(shape) is tuple else ()
-    if len(sizes) > 8 or not all(type(n) is int and 0 <= n < 2**31 for n in sizes):
-        raise UnsafeFileError("the shape of an array is not one")
-    code, order = _dtype(dtype), "F" if fortran is True else "C"
+        _, shape, dtype, order, raw = _state(value, "_reconstruct", tuple, 5)[:5]
+    code, sizes = _dtype(dtype), shape if type(shape) is tuple else (-1,)
+    # A size of 0 is not taken: it would let any other size pass.
+    filled = len(sizes) <= 8 and all(type(n) is int and 0 < n < 2**31 for n in sizes)
     if code == "O":
-        if type(raw) is not list or len(raw) != math.prod(sizes):
-            raise UnsafeFileError(f"the contents of an array do not fill its shape {sizes}")
-        values = np.empty(len(raw), dtype=object)
-        values[:] = raw
+        filled = filled and type(raw) is list and len(raw) == math.prod(sizes)
     else:
-        raw, numbers = _raw(raw), np.dtype(code)
-        if len(raw) != math.prod(sizes) * numbers.itemsize:
-            raise UnsafeFileError(f"the contents of an array do not fill its shape {sizes}")
-        values = np.frombuffer(raw, numbers)
-    return values.reshape(sizes, order=order)
+        raw = _bytes(raw)
+        filled = filled and len(raw) == math.prod(sizes) * np.dtype(code).itemsize
+    need(filled, f"the contents of an array do not fill its shape {str(shape)[:80]}")
+    values = np.fromiter(raw, object) if code == "O" else np.frombuffer(raw, code)
+    return values.reshape(sizes, order="F" if order is True or order == "F" else "C")
 
 
 def _dtype(value) -> str:
     """Return the type code of a dtype record, ``"O"`` for objects."""
-    code = value.args[0] if is_record(value, "dtype") and value.args else None
+    code = value.args[0] if _is_call(value, "dtype", 1) else None
     if type(code) is str and code in ("O", "O8"):
         return "O"
-    state = value.state if is_record(value, "dtype") else None
-    order = state[1] if type(state) is tuple and len(state) > 1 else "|"
-    if type(code) is not str or code not in _NUMBERS or order not in ("<", ">", "|", "="):
-        raise UnsafeFileError("an array has a type of numbers that feature files do not have")
-    return f"{order}{code}"
+    order = _state(value, "dtype", tuple, 2)[1]
+    known = type(code) is type(order) is str and code in _NUMBERS and order in ("<", ">", "|", "=")
+    need(known, "an array has a type of numbers that feature files do not have")
+    return order + code
 
 
-def _raw(value) -> bytes:
+def _bytes(value) -> bytes:
     """Return the bytes of an array or buffer, which protocol 2 writes as text in Latin-1."""
-    if is_record(value, "encode", "bytearray", "py_buffer") and value.args:
-        inner = value.args[0]
-        try:
-            return inner.encode("latin-1") if type(inner) is str else _raw(inner)
-        except UnicodeEncodeError:
-            raise UnsafeFileError("an array holds text where bytes belong") from None
-    if type(value) is not bytes:
-        raise UnsafeFileError(f"bytes of an array were expected, {kind_of(value)} came")
+    for name in ("py_buffer", "bytearray", "encode"):
+        if _is_call(value, name, 1):
+            value = value.args[0]
+    value = value.encode("latin-1") if type(value) is str else value
+    need(type(value) is bytes, f"bytes of an array were expected, {kind_of(value)} came")
     return value
 
 
@@ -290,81 +271,70 @@ def series(value) -> dict[str, Any]:
     UnsafeFileError
         If it is no Series with text labels.
     """
-    manager = value.state.get("_mgr") if _is_state(value, "Series", dict) else None
-    if not _is_state(manager, "SingleBlockManager", tuple) or len(manager.state) < 2:
-        raise UnsafeFileError(f"a row of a table was expected, {kind_of(value)} came")
-    axes, blocks = manager.state[:2]
-    if not all(type(part) is list and len(part) == 1 for part in (axes, blocks)):
-        raise UnsafeFileError("a row of a table has not one axis and one block")
-    labels, values = _labels(axes[0]), _column(blocks[0])
-    if len(labels) != len(values) or not all(type(label) is str for label in labels):
-        raise UnsafeFileError("a row of a table has not one label of text for each value")
+    manager = _state(value, "Series", dict).get("_mgr")
+    axes, blocks = _state(manager, "SingleBlockManager", tuple, 2)[:2]
+    single = all(type(part) is list and len(part) == 1 for part in (axes, blocks))
+    need(single, "a row of a table has not one axis and one block")
+    facts = axes[0].args[1] if _is_call(axes[0], "_new_Index", 2) else None
+    need(type(facts) is dict and "data" in facts, "the labels of a row are not an index of names")
+    labels, values = _column(facts["data"]), _column(blocks[0])
+    named = len(labels) == len(values) and all(type(label) is str for label in labels)
+    need(named, "a row of a table has not one label of text for each value")
     return dict(zip(labels, map(_scalar, values), strict=True))
-
-
-def _is_state(value, name: str, kind: type) -> bool:
-    return is_record(value, name) and type(value.state) is kind
-
-
-def _labels(value) -> list:
-    facts = value.args[1] if is_record(value, "_new_Index") and len(value.args) == 2 else None
-    if type(facts) is not dict or "data" not in facts:
-        raise UnsafeFileError("the labels of a row are not an index of names")
-    return _column(facts["data"])
 
 
 def _column(value) -> list:
     """Return the values of a one-dimensional array, also of one of pandas' kinds of text."""
-    if is_record(value, "__pyx_unpickle_NDArrayBacked") and type(value.state) is tuple:
-        inner = [part for part in value.state if is_record(part, "_reconstruct", "_frombuffer")]
-        value = inner[0] if inner else None
-    if _is_state(value, "ArrowStringArray", dict):
-        return _arrow_text(value.state.get("_pa_array"))
+    if _is_call(value, "__pyx_unpickle_NDArrayBacked"):
+        state = _state(value, "__pyx_unpickle_NDArrayBacked", tuple)
+        value = next(
+            (
+                part
+                for part in state
+                if _is_call(part, "_reconstruct") or _is_call(part, "_frombuffer")
+            ),
+            None,
+        )
+    if _is_call(value, "ArrowStringArray"):
+        return _arrow_text(_state(value, "ArrowStringArray", dict).get("_pa_array"))
     values = array(value)
     if values.ndim == 2 and values.shape[0] == 1:  # numbers of a row, as a block of a frame
         values = values[0]
-    if values.ndim != 1:
-        raise UnsafeFileError("a row of a table is not one-dimensional")
+    need(values.ndim == 1, "a row of a table is not one-dimensional")
     return values.tolist()
 
 
 def _arrow_text(value) -> list:
     """Return the texts of an Arrow array, read off its buffers (validity, offsets, characters)."""
-    parts = value.args if is_record(value, "_restore_array") else ()
+    parts = value.args if _is_call(value, "_restore_array") else ()
     facts = parts[0] if len(parts) == 1 and type(parts[0]) is tuple else parts
-    if len(facts) < 5 or type(facts[4]) is not list or len(facts[4]) != 3:
-        raise UnsafeFileError("a column of text is not laid out as Arrow lays it out")
-    alias, length, _, offset, buffers = facts[:5]
-    wide = is_record(alias, "type_for_alias") and alias.args == ("large_string",)
-    if type(length) is not int or type(offset) is not int or length < 0 or offset < 0:
-        raise UnsafeFileError("a column of text has no length")
-    ends = np.frombuffer(_raw(buffers[1]), "<i8" if wide else "<i4")[offset : offset + length + 1]
-    characters = b"" if buffers[2] is None else _raw(buffers[2])
-    if len(ends) != length + 1 or (np.diff(ends) < 0).any():
-        raise UnsafeFileError("a column of text is cut off")
-    if ends[0] < 0 or ends[-1] > len(characters):
-        raise UnsafeFileError("a column of text is cut off")
+    sound = len(facts) >= 5 and type(facts[4]) is list and len(facts[4]) == 3
+    sound = sound and all(type(n) is int and n >= 0 for n in (facts[1], facts[3]))
+    need(sound, "a column of text is not laid out as Arrow lays it out")
+    alias, length, _, offset, (valid, ends, characters) = facts[:5]
+    wide = _is_call(alias, "type_for_alias") and alias.args == ("large_string",)
+    ends = np.frombuffer(_bytes(ends), "<i8" if wide else "<i4")[offset : offset + length + 1]
+    characters = b"" if characters is None else _bytes(characters)
+    sound = len(ends) == length + 1 and ends[0] >= 0 and ends[-1] <= len(characters)
+    need(sound and (np.diff(ends) >= 0).all(), "a column of text is cut off")
     texts = [characters[a:b].decode() for a, b in itertools.pairwise(ends)]
-    if buffers[0] is not None:
-        bits = np.unpackbits(np.frombuffer(_raw(buffers[0]), np.uint8), bitorder="little")
-        there = bits[offset : offset + length]
-        if len(there) != length:
-            raise UnsafeFileError("a column of text is cut off")
-        texts = [text if ok else None for text, ok in zip(texts, there, strict=True)]
-    return texts
+    if valid is None:
+        return texts
+    bits = np.unpackbits(np.frombuffer(_bytes(valid), np.uint8), bitorder="little")
+    there = bits[offset : offset + length]
+    need(len(there) == length, "a column of text is cut off")
+    return [text if ok else None for text, ok in zip(texts, there, strict=True)]
 
 
 def _scalar(value):
-    if is_record(value, "scalar") and len(value.args) == 2:
-        code, raw = _dtype(value.args[0]), _raw(value.args[1])
-        if code == "O" or len(raw) != np.dtype(code).itemsize:
-            raise UnsafeFileError("a number of a row is none")
+    if _is_call(value, "scalar", 2):
+        code, raw = _dtype(value.args[0]), _bytes(value.args[1])
+        fits = code != "O" and len(raw) == np.dtype(code).itemsize
+        need(fits, "a number of a row is none")
         return np.frombuffer(raw, code)[0].item()
     return value if type(value) in (str, int, float, bool) else None
 
 
 def kind_of(value) -> str:
     """Return what a value is, in words; never its contents."""
-    if type(value) in (Record, Name):
-        return f"something of {value.name if type(value) is Record else value.text}"
-    return f"a value of type {type(value).__name__}"
+    return value.name if type(value) is Record else f"a value of type {type(value).__name__}"

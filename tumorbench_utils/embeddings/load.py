@@ -1,19 +1,34 @@
-"""What chapters call: the embeddings of a cohort in its edition, ready to use."""
+"""What chapters call: the embeddings of a cohort in its edition, computed or as released."""
 
+import functools
 from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from tumorbench_utils import settings
-from tumorbench_utils.embeddings.catalogue import (
-    FeaturesMissingError,
-    default_store,
-    features_there,
-    released_frames,
-)
-from tumorbench_utils.embeddings.encoders import as_encoders
+from tumorbench_utils import downloads, settings
+from tumorbench_utils.embeddings.released import import_released
 from tumorbench_utils.embeddings.run import embed
+from tumorbench_utils.embeddings.store import EmbeddingStore
 from tumorbench_utils.models import MODELS, get_model
+
+
+class FeaturesMissingError(FileNotFoundError):
+    """The released features of a cohort have not been imported."""
+
+
+class ReleasedFile(NamedTuple):
+    """A released feature file: where its contents lie (not the Git LFS pointer), and what it is."""
+
+    url: str
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.url.rsplit("/", 1)[1]
 
 
 class Embeddings(dict):
@@ -28,6 +43,25 @@ class Embeddings(dict):
     def __init__(self, frames: dict[str, pd.DataFrame], weights: str):
         super().__init__(frames)
         self.weights = weights
+
+
+@functools.cache
+def released_files() -> dict[str, ReleasedFile]:
+    """Return the released files by cohort, from ``data/downloads.yml``."""
+    known = settings.book_data("downloads")["features"]
+    return {
+        cohort: ReleasedFile(f"{known['url']}/{file['path']}", file["size"], file["sha256"])
+        for cohort, file in known["files"].items()
+    }
+
+
+def default_store(edition: str) -> EmbeddingStore:
+    """Return the store of the book for an edition: ``embeddings/EDITION`` in the cache folder."""
+    return EmbeddingStore(settings.cache_dir() / "embeddings" / settings.edition(edition))
+
+
+#: Where models differ in their weights, the label names the least trained.
+_CAUTION = ("untrained", "teaching encoder", "released weights", "own weights")
 
 
 def load_embeddings(cohort, models: Iterable[str] | None = None) -> Embeddings:
@@ -63,26 +97,24 @@ def load_embeddings(cohort, models: Iterable[str] | None = None) -> Embeddings:
     if isinstance(models, str):
         raise TypeError("models is a list of keys; put the one key into a list")
     keys = [get_model(name).key for name in (MODELS if models is None else models)]
-    store = default_store(cohort.edition)
+    store, order = default_store(cohort.edition), list(cohort.table["lesion_id"])
     if cohort.edition == "released":
-        frames = released_frames(cohort, store)
+        frames = _released(cohort.card.key, store)
         absent = [key for key in keys if key not in frames]
         if absent and models is not None:
             raise FeaturesMissingError(
                 f"the released features of {cohort.card.key} hold no {', '.join(absent)}"
             )
-        return Embeddings({k: frames[k] for k in keys if k in frames}, "released features")
+        frames = {key: frames[key] for key in keys if key in frames}
+        frames = {k: f.loc[[i for i in order if i in f.index]] for k, f in frames.items()}
+        return Embeddings(frames, "released features")
     report = embed(cohort, keys, store, progress=False)
     if report.failed:
         raise ValueError(f"{cohort.card.key} could not be embedded whole.\n{report}")
-    order = list(cohort.table["lesion_id"])
-    frames = {key: store.read(cohort, key).loc[order] for key in keys}
-    labels = {encoder.weights for encoder in as_encoders(keys, cohort.edition)}
+    entries = {key: store.entry(cohort, key) for key in keys}
+    labels = {entry.header["meta"]["weights"] for entry in entries.values()}
+    frames = {key: entry.frame.loc[order] for key, entry in entries.items()}
     return Embeddings(frames, min(labels, key=_CAUTION.index))
-
-
-#: Where models differ in their weights, the label names the least trained.
-_CAUTION = ("untrained", "teaching encoder", "released weights", "own weights")
 
 
 def edition_with_features(edition: str | None, cohorts: Iterable[str]) -> tuple[str, str]:
@@ -103,10 +135,62 @@ def edition_with_features(edition: str | None, cohorts: Iterable[str]) -> tuple[
         What was replaced and how to get it; empty if nothing was.
     """
     edition = settings.edition(edition)
-    absent = [c for c in cohorts if edition == "released" and not features_there(c)]
-    if not absent:
+    store = default_store(edition)
+    absent = [c for c in cohorts if not _released_file(c) and not _imported(store, c)]
+    if edition != "released" or not absent:
         return edition, ""
     return "phantom", (
         f"The released features of {', '.join(absent)} are not imported here, so this page shows "
         f"phantoms. To see patients, run `tumorbench import-released {absent[0]}` first."
     )
+
+
+def fetch(cohort: str) -> Path:
+    """Download the released file of a cohort into the cache folder, or find it there.
+
+    Raises
+    ------
+    DownloadError
+        If the download fails, or what came has another checksum; it is not kept.
+    """
+    known = released_files()[cohort]
+    path = settings.cache_dir() / "released" / known.name
+    return downloads.fetch(known.url, path, sha256=known.sha256, size=known.size)
+
+
+def import_into(store: EmbeddingStore, cohort: str, path: Path) -> dict[str, pd.DataFrame]:
+    """Import a released file, checksum included, into a store; return what was imported."""
+    known = released_files()[cohort]
+    frames = import_released(path, cohort, sha256=known.sha256)
+    meta = {"weights": "released features", "source": known.url, "sha256": known.sha256}
+    for model, frame in frames.items():
+        store.write(cohort, model, frame, {**meta, "model": model, "models": sorted(frames)})
+    return frames
+
+
+def _released(cohort: str, store: EmbeddingStore) -> dict[str, pd.DataFrame]:
+    """Return the imported features of a cohort by model, importing them where that can be done."""
+    if models := _imported(store, cohort):
+        return {model: store.read(cohort, model) for model in models}
+    if path := _released_file(cohort):
+        return import_into(store, cohort, path)
+    known = released_files().get(cohort)
+    what = f"{known.name}, {known.size / 1e6:.0f} MB" if known else "none was released"
+    raise FeaturesMissingError(
+        f"the released features of {cohort} ({what}) are not imported; run `tumorbench "
+        f"import-released {cohort}`, or put the file into TUMORBENCH_DATA/features"
+    )
+
+
+def _imported(store: EmbeddingStore, cohort: str) -> list[str]:
+    """Return the models with imported features; none if an import did not come to its end."""
+    held = [e.split("/")[1] for e in store.entries() if e.startswith(f"{cohort}/")]
+    whole = held and set(store.meta(cohort, held[0])["models"]) == set(held)
+    return held if whole else []
+
+
+def _released_file(cohort: str) -> Path | None:
+    """Return the released file of a cohort in ``TUMORBENCH_DATA/features``, or None."""
+    folder, known = settings.data_dir(), released_files().get(cohort)
+    path = folder / "features" / known.name if folder and known else None
+    return path if path and path.is_file() else None

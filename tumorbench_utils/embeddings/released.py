@@ -17,8 +17,15 @@ from scipy.spatial import cKDTree
 
 from tumorbench_utils import cohorts, digests, settings
 from tumorbench_utils.cohorts import card
-from tumorbench_utils.embeddings.inert import UnsafeFileError, array, kind_of, read_inert, series
-from tumorbench_utils.embeddings.parquet import columns
+from tumorbench_utils.embeddings.inert import (
+    UnsafeFileError,
+    array,
+    kind_of,
+    need,
+    read_inert,
+    series,
+)
+from tumorbench_utils.embeddings.store import columns
 
 #: Two seeds closer than this (mm) are the same: the tables hold 5 digits after the point or more.
 SAME_SEED_MM = 0.01
@@ -52,7 +59,6 @@ EXTRACTORS = {
 }
 
 _SUFFIX = re.compile(r"\.(nii|nii\.gz|mhd|mha|nrrd)$")
-_SPLITS = ("train", "val", "test")
 
 
 def import_released(
@@ -100,149 +106,91 @@ def import_released(
         raise FileNotFoundError(f"no feature file {path}")
     card(cohort_name)
     try:
-        _check_sum(path, sha256)
+        found = digests.of_file(path)
+        need(
+            sha256 is None or found == str(sha256).lower(),
+            f"the SHA-256 is {found} ({path.stat().st_size} bytes), not {sha256}; the download is "
+            "cut off or this is another file. Nothing in it was read",
+        )
         content = path.read_bytes()
-        if content.startswith(b"version https://git-lfs"):
-            raise UnsafeFileError(
-                "this is a Git LFS pointer, not the file; run `git lfs pull` or "
-                f"`tumorbench import-released {cohort_name}`"
-            )
-        entries = _entries(read_inert(content))
+        need(
+            not content.startswith(b"version https://git-lfs"),
+            "this is a Git LFS pointer, not the file; run `git lfs pull` or "
+            f"`tumorbench import-released {cohort_name}`",
+        )
+        entries = _entries(read_inert(content), 16 * len(content) + 2**20)
         if table is None:
             table = cohorts.load_cohort(cohort_name, "released").table
-        return _join(entries, table, cohort_name)
+        matcher = _Matcher(table, cohort_name)
+        frames = {EXTRACTORS[name].model: matcher.join(name, entries[name]) for name in entries}
     except UnsafeFileError as error:
         raise UnsafeFileError(f"{path}: {error}") from None
-
-
-def _check_sum(path: Path, sha256: str | None) -> None:
-    if sha256 is None:
-        return
-    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise ValueError(f"sha256 is 64 hexadecimal digits, not {sha256!r}")
-    found = digests.of_file(path)
-    if found != sha256.lower():
-        raise UnsafeFileError(
-            f"the SHA-256 is {found} ({path.stat().st_size} bytes), not {sha256.lower()}; the "
-            "download is cut off or this is another file. Nothing in it was read"
-        )
-
-
-class _Entry(NamedTuple):
-    """One lesion of one model in a file: where it stands, its row and its features, not decoded."""
-
-    split: str
-    position: int
-    row: object
-    feature: object
-
-
-def _entries(content) -> dict[str, list[_Entry]]:
-    """Return the entries of a file by extractor after checking its layout."""
-    if type(content) is not dict or not content:
-        raise UnsafeFileError(f"a feature file is a dict of extractors; {kind_of(content)} came")
-    unknown = [name for name in content if type(name) is not str or name not in EXTRACTORS]
-    if unknown:
-        raise UnsafeFileError(settings.unknown("extractor", unknown[0], EXTRACTORS))
-    found = {}
-    for name, splits in content.items():
-        if type(splits) is not dict or not splits or not set(splits) <= set(_SPLITS):
-            raise UnsafeFileError(f"{name} is not a dict with {', '.join(_SPLITS)}")
-        found[name] = []
-        for split, items in splits.items():
-            if type(items) is not list:
-                raise UnsafeFileError(f"{name}/{split} is not a list")
-            for n, item in enumerate(items):
-                if type(item) is not dict or set(item) != {"feature", "row"}:
-                    raise UnsafeFileError(f"{name}/{split}/{n} is not a feature and a row")
-                found[name].append(_Entry(split, n, item["row"], item["feature"]))
-    return found
-
-
-def _features(name: str, value) -> np.ndarray:
-    """Return the pooled features of one entry, float32 of shape (dim,)."""
-    layout, values = EXTRACTORS[name], array(value)
-    shape = values.shape
-    if values.dtype.kind != "f":
-        raise UnsafeFileError(f"features are floating-point numbers, not {values.dtype}")
-    if layout.axes and values.ndim == layout.ndim and 0 not in shape:
-        values = values.mean(axis=layout.axes)
-    if values.shape not in ((layout.dim,), (1, layout.dim)):
-        raise UnsafeFileError(f"features of shape {shape}; {layout.model} has {layout.dim}")
-    with np.errstate(over="ignore"):
-        return values.reshape(-1).astype(np.float32)
-
-
-def _join(entries: dict, table: pd.DataFrame, cohort: str) -> dict[str, pd.DataFrame]:
-    """Return a frame for each extractor, its rows named by the lesion with the same seed."""
-    matcher = _Matcher(table)
-    order = {lesion: n for n, lesion in enumerate(table["lesion_id"])}
-    frames = {}
-    for name, items in entries.items():
-        chosen, unmatched = _assign(name, items, matcher)
-        if not chosen:
-            reason = f"; the first: {unmatched[0]['reason']}" if unmatched else ""
-            raise UnsafeFileError(
-                f"none of the {len(items)} rows of {name} is a lesion of {cohort}{reason}. Is it "
-                "the file of another cohort?"
-            )
-        ids = sorted(chosen, key=order.get)
-        values, good = np.empty((len(ids), EXTRACTORS[name].dim), np.float32), []
-        for n, lesion in enumerate(ids):
-            entry = chosen[lesion]
-            try:
-                values[n] = _features(name, entry.feature)
-            except UnsafeFileError as error:
-                raise UnsafeFileError(f"{name}/{entry.split}/{entry.position}: {error}") from None
-            good.append(bool(np.isfinite(values[n]).all()))
-            if not good[-1]:
-                unmatched.append(_left_out(entry, f"the features of {lesion} are not finite"))
-        index = pd.Index(np.array(ids, object)[good], name="lesion_id", dtype=object)
-        frame = pd.DataFrame(values[good], index=index, columns=columns(values.shape[1]))
-        frame.attrs["unmatched"] = unmatched
-        frames[EXTRACTORS[name].model] = frame
     left_out = max(len(frame.attrs["unmatched"]) for frame in frames.values())
     if left_out:
         warnings.warn(
-            f"{left_out} rows of the feature file are no lesions of the {cohort} table; "
+            f"{left_out} rows of the feature file are no lesions of the {cohort_name} table; "
             'attrs["unmatched"] of each frame lists them',
-            stacklevel=3,
+            stacklevel=2,
         )
     return frames
 
 
-def _left_out(entry: _Entry, reason: str) -> dict:
-    return {"split": entry.split, "position": entry.position, "reason": reason}
+class _Entry(NamedTuple):
+    """One lesion of one model in a file: where it stands, its row and its pooled features."""
+
+    split: str
+    position: int
+    row: dict
+    values: np.ndarray
 
 
-def _assign(name: str, items: list[_Entry], matcher) -> tuple[dict[str, _Entry], list[dict]]:
-    """Return {lesion: entry} and the entries that belong to none."""
-    claims: dict[str, list[tuple[bool, _Entry]]] = {}
-    unmatched = []
-    for entry in items:
-        try:
-            row = series(entry.row)
-        except UnsafeFileError as error:
-            raise UnsafeFileError(f"{name}/{entry.split}/{entry.position}: {error}") from None
-        lesion, named, reason = matcher.find(row)
-        if lesion is None:
-            unmatched.append(_left_out(entry, reason))
-        else:
-            claims.setdefault(lesion, []).append((named, entry))
-    chosen = {}
-    for lesion, claimants in claims.items():
-        best = next((entry for named, entry in claimants if named), claimants[0][1])
-        chosen[lesion] = best
-        for _, entry in claimants:
-            if entry is not best:
-                unmatched.append(_left_out(entry, f"the same seed as another row ({lesion})"))
-    return chosen, unmatched
+def _entries(content, budget: int) -> dict[str, list[_Entry]]:
+    """Return the entries of a file by extractor after checking its layout.
+
+    All features together may have `budget` bytes: one array that a small file names a million
+    times would keep a computer busy for days.
+    """
+    sound = type(content) is dict and content
+    need(sound, f"a feature file is a dict of extractors; {kind_of(content)} came")
+    found = {}
+    for name, splits in content.items():
+        need(name in EXTRACTORS, settings.unknown("extractor", name[:80], EXTRACTORS))
+        sound = type(splits) is dict and splits and set(splits) <= {"train", "val", "test"}
+        need(sound, f"{name} is not a dict with train, val, test")
+        found[name] = []
+        for split, items in splits.items():
+            need(type(items) is list, f"{name}/{split} is not a list")
+            for n, item in enumerate(items):
+                try:
+                    sound = type(item) is dict and set(item) == {"feature", "row"}
+                    need(sound, "it is not a feature and a row")
+                    values = array(item["feature"])
+                    budget -= values.nbytes
+                    need(budget > 0, "the features together are larger than the file can hold")
+                    entry = _Entry(split, n, series(item["row"]), _pooled(EXTRACTORS[name], values))
+                except Exception as error:  # what is odd inside can break anything
+                    raise UnsafeFileError(f"{name}/{split}/{n}: {error}") from None
+                found[name].append(entry)
+    return found
+
+
+def _pooled(layout: Layout, values: np.ndarray) -> np.ndarray:
+    """Return the pooled features of one entry, float32 of shape (dim,)."""
+    shape = values.shape
+    need(values.dtype.kind == "f", f"features are floating-point numbers, not {values.dtype}")
+    if layout.axes and values.ndim == layout.ndim:
+        values = values.mean(axis=layout.axes)
+    fits = values.shape in ((layout.dim,), (1, layout.dim))
+    need(fits, f"features of shape {shape}; {layout.model} has {layout.dim}")
+    with np.errstate(over="ignore"):
+        return values.reshape(-1).astype(np.float32)
 
 
 class _Matcher:
     """Finds the lesion of a row: the same seed, and where several have it, the same names."""
 
-    def __init__(self, table: pd.DataFrame):
+    def __init__(self, table: pd.DataFrame, cohort: str):
+        self.cohort = cohort
         self.names = table[["lesion_id", "scan_id", "patient_id"]].astype(str).to_numpy()
         self.tree = cKDTree(table[["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float))
         self.excluded = {e["lesion_id"]: e["reason"] for e in table.attrs.get("excluded", ())}
@@ -268,3 +216,31 @@ class _Matcher:
             return None, False, what if there else f"no lesion of the table has the seed {where} mm"
         lesion = str(self.names[near[0], 0])
         return lesion, lesion in texts, ""
+
+    def join(self, name: str, entries: list[_Entry]) -> pd.DataFrame:
+        """Return the features of an extractor by lesion, in the order of the table."""
+        chosen, unmatched = {}, []
+        found = [(entry, *self.find(entry.row)) for entry in entries]
+        # Where two rows have the seed of a lesion, that which names it comes first.
+        for entry, lesion, _, reason in sorted(found, key=lambda item: not item[2]):
+            if lesion in chosen:
+                reason = f"the same seed as another row ({lesion})"
+            elif lesion is not None and not np.isfinite(entry.values).all():
+                reason = f"the features of {lesion} are not finite"
+            if reason:
+                place = {"split": entry.split, "position": entry.position}
+                unmatched.append({**place, "reason": reason})
+            else:
+                chosen[lesion] = entry.values
+        first = f"; the first: {unmatched[0]['reason']}" if unmatched else ""
+        need(
+            chosen,
+            f"none of the {len(entries)} rows of {name} is a lesion of {self.cohort}{first}. Is it "
+            "the file of another cohort?",
+        )
+        ids = [lesion for lesion in self.names[:, 0] if lesion in chosen]
+        index = pd.Index(ids, name="lesion_id", dtype=object)
+        values = np.stack([chosen[lesion] for lesion in ids])
+        frame = pd.DataFrame(values, index=index, columns=columns(values.shape[1]))
+        frame.attrs["unmatched"] = unmatched
+        return frame

@@ -1,7 +1,8 @@
 """Embed a cohort: every scan read once, every result kept at once, nothing done twice."""
 
-import os
-import sys
+from __future__ import annotations
+
+import functools
 import threading
 import time
 import warnings
@@ -9,26 +10,26 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
-from tumorbench_utils import settings
+from tumorbench_utils import checks, digests, settings
+from tumorbench_utils.checks import InputError
+from tumorbench_utils.embeddings import shards
 from tumorbench_utils.embeddings.encoders import Encoder, as_encoders
-from tumorbench_utils.embeddings.parquet import columns, key_of
-from tumorbench_utils.embeddings.shards import (
-    Failure,
-    Result,
-    Scan,
-    cut,
-    encode_shard,
-    make_shards,
-    specs_of,
+from tumorbench_utils.embeddings.shards import Failure, Result
+from tumorbench_utils.embeddings.store import (
+    EmbeddingStore,
+    check_ids,
+    columns,
+    key_of,
+    merge,
+    plain,
+    write_file,
 )
-from tumorbench_utils.embeddings.store import EmbeddingStore
+from tumorbench_utils.patches import PatchError, sources
 
 #: Patches per forward pass where `embed` is not told; a shard holds at most as many lesions (but
 #: a whole scan in any case).
@@ -134,248 +135,186 @@ def embed(
     table = _check_table(cohort)
     if not isinstance(store, EmbeddingStore):
         raise TypeError(f"store is an EmbeddingStore, not {type(store).__name__}")
-    edition = getattr(cohort, "edition", None) or settings.edition()
-    encoders = as_encoders(models, edition)
+    encoders = as_encoders(models, getattr(cohort, "edition", None) or settings.edition())
     device = _device(device, client)
     if batch_size is None:
         batch_size = BATCH_SIZE["cuda" if device.startswith("cuda") else "cpu"]
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is a positive integer, not {batch_size!r}")
-    name = store.path(cohort, "any").parent.name
-    metas = {encoder.model.key: encoder.meta() for encoder in encoders}
-    dims = {encoder.model.key: encoder.model.dim for encoder in encoders}
-    data = fingerprints(table)
-    report, order = Report(), list(table["lesion_id"])
-    with _RunLock(store, name):
-        wanted = {}
-        for model, meta in metas.items():
-            report.repaired += store.gather(name, model, meta, dims[model], order)
-            fresh = _held(store, name, model, key_of(meta, dims[model]), data)
-            report.skipped += [(model, lesion) for lesion in table["lesion_id"] if lesion in fresh]
-            wanted[model] = set(table["lesion_id"]) - fresh
+    if type(batch_size) is not int or batch_size < 1:
+        raise InputError(f"batch_size is a positive integer, not {batch_size!r}")
+    metas = {model: plain(encoder.meta()) for model, encoder in encoders.items()}
+    keys = {model: key_of(meta, encoders[model].model.dim) for model, meta in metas.items()}
+    paths = {model: store.path(cohort, model, key) for model, key in keys.items()}
+    data, report, order = fingerprints(table), Report(), list(table["lesion_id"])
+    name, todo = next(iter(paths.values())).parts[-3], {}
+    with store.lock(name):
+        for model, path in paths.items():
+            report.repaired += merge(path, metas[model], order=order, repair=True)
+            fresh = _fresh(store, name, model, keys[model], data)
+            report.skipped += [(model, lesion) for lesion in order if lesion in fresh]
+            todo[model] = set(order) - fresh
         for line in report.repaired:
             warnings.warn(line, stacklevel=2)
-        shards = make_shards(table, wanted, batch_size)
+        work = shards.make_shards(table, todo, batch_size)
         run = _run_here if client is None else _run_on
-        total = sum(map(len, wanted.values()))
+        results = run(work, encoders, keys, device, batch_size, client)
+        total = sum(map(len, todo.values()))
         bar = tqdm(total=total, desc=name, unit="patch", disable=not progress or not total)
-        results = run(shards, encoders, device, batch_size, client)
         try:
             with bar:
-                for model, lesions, values, failures in results:
+                for number, (model, lesions, values, failures) in enumerate(results):
                     if lesions:
-                        frame = pd.DataFrame(values, index=lesions, columns=columns(dims[model]))
-                        store.add_shard(name, model, frame, metas[model], data[lesions])
-                        report.done += [(model, lesion) for lesion in lesions]
+                        frame = pd.DataFrame(values, lesions, columns(values.shape[1]))
+                        part = paths[model].with_suffix(f".part-{number:06d}.parquet")
+                        write_file(part, frame, data[lesions], metas[model])
+                    report.done += [(model, lesion) for lesion in lesions]
                     report.failed += failures
                     bar.update(len(lesions) + len(failures))
         finally:
             results.close()
-            for model, meta in metas.items():
-                store.gather(name, model, meta, dims[model], order)
+            for model, path in paths.items():
+                merge(path, metas[model], order=order)
     report.seconds = time.perf_counter() - start
     return report
 
 
 def _check_table(cohort) -> pd.DataFrame:
     """Return the columns that a run needs, seeds as float64."""
-    table = getattr(cohort, "table", None)
-    if not isinstance(table, pd.DataFrame):
+    if not isinstance(table := getattr(cohort, "table", None), pd.DataFrame):
         raise TypeError(
             f"embed takes a cohort (cohorts.load_cohort), not {type(cohort).__name__}: it has no "
             "table"
         )
-    absent = [c for c in _NEEDED if c not in table]
-    if absent:
-        raise ValueError(f"the table of the cohort has no column {', '.join(absent)}")
-    table = table[list(_NEEDED)].reset_index(drop=True)
-    wrong = [i for i in table["lesion_id"] if not isinstance(i, str) or not i]
-    if wrong:
-        raise ValueError(f"lesion_id holds {wrong[0]!r}; lesions are named by non-empty strings")
-    try:
-        for name in _NEEDED[3:]:
+    table = table[checks.columns(table, _NEEDED)].reset_index(drop=True)
+    check_ids(table["lesion_id"])
+    for name in _NEEDED[3:]:
+        try:
             table[name] = table[name].astype("float64")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} holds something that is no number: {error}") from None
-    twice = table["lesion_id"][table["lesion_id"].duplicated()]
-    if len(twice):
-        raise ValueError(f"the lesion {twice.iloc[0]!r} stands in the table more than once")
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} holds something that is no number: {error}") from None
     return table
 
 
 def _device(device: str | None, client) -> str:
     """Return the device after checking that there is one."""
+    import torch
+
     workers = client.scheduler_info(n_workers=-1)["workers"].values() if client else ()
     offers = any(worker["resources"].get("GPU") for worker in workers)
-    if device is None:
-        there = offers if client else torch.cuda.is_available()
-        return "cuda" if there else "cpu"
-    kind = torch.device(device).type
-    if kind == "cuda" and client and not offers:
-        raise ValueError(
-            "no worker offers the resource GPU; start workers with --resources 'GPU=1' or "
-            "embed on the CPU"
+    there = offers if client else torch.cuda.is_available()
+    device = str(device or ("cuda" if there else "cpu"))
+    kind = checks.one_of(torch.device(device).type, "device", ("cpu", "cuda", "mps"))
+    if kind == "cuda" and not there:
+        raise InputError(
+            "no worker offers the resource GPU; start workers with --resources 'GPU=1'"
+            if client
+            else "torch finds no CUDA device here; pass device='cpu'"
         )
-    if kind == "cuda" and not client and not torch.cuda.is_available():
-        raise ValueError("torch finds no CUDA device here; pass device='cpu'")
-    return str(device)
-
-
-class _RunLock:
-    """The lock of a run; says so if it has to wait."""
-
-    def __init__(self, store: EmbeddingStore, cohort: str):
-        self._lock = store.lock(f"{cohort}.run")
-        self._text = f"another run embeds {cohort} into {store.root}; waiting for it to end"
-
-    def __enter__(self):
-        timer = threading.Timer(1.0, print, (self._text,), {"file": sys.stderr})
-        timer.start()
-        try:
-            return self._lock.__enter__()
-        finally:
-            timer.cancel()
-
-    def __exit__(self, *error):
-        return self._lock.__exit__(*error)
+    return device
 
 
 def fingerprints(table: pd.DataFrame) -> pd.Series:
-    """Return by lesion what its embedding depends on: ``"BYTES:TIME|X,Y,Z"``.
+    """Return by lesion what its embedding depends on: ``"STATE|X,Y,Z"``.
 
-    Size and time of change of the image (of a folder: of all its files; ``absent`` if there is
-    none) and the seed.
+    The state of all files of the image (``absent`` if there is none, see
+    :func:`tumorbench_utils.digests.of_state`) and the seed.
     """
-    stamps = {path: _stamp(path) for path in table["image_path"].unique()}
+    states = {path: _state(path) for path in table["image_path"].unique()}
     texts = [
-        f"{stamps[row.image_path]}|{row.coord_x!r},{row.coord_y!r},{row.coord_z!r}"
-        for row in table[list(_NEEDED)].itertuples()
+        f"{states[row.image_path]}|{row.coord_x!r},{row.coord_y!r},{row.coord_z!r}"
+        for row in table.itertuples()
     ]
     return pd.Series(texts, index=list(table["lesion_id"]), dtype=object)
 
 
-def _stamp(path) -> str:
+def _state(path) -> str:
     try:
-        parts = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
-        if parts[0].suffix == ".mhd":  # the header alone; the voxels lie beside it
-            parts += [p for p in map(parts[0].with_suffix, (".raw", ".zraw")) if p.exists()]
-        stats = [part.stat() for part in parts]
-    except (OSError, TypeError, ValueError, IndexError):
+        return digests.of_state(sources(path))[:16]
+    except (OSError, TypeError, PatchError):
         return "absent"
-    return f"{sum(s.st_size for s in stats)}:{max(s.st_mtime_ns for s in stats)}"
 
 
-def _held(store, cohort: str, model: str, key: str, data: pd.Series) -> set[str]:
+def _fresh(store, cohort: str, model: str, key: str, data: pd.Series) -> set[str]:
     """Return the lesions whose stored embedding was made from the input of today."""
     try:
         held = store.entry(cohort, model, key=key).data
     except KeyError:
         return set()
-    held = held[held.index.isin(data.index)]
-    return {i for i, old in held.items() if _same_input(old, data[i])}
-
-
-def _same_input(old: str, new: str) -> bool:
-    """Whether two fingerprints agree; an image that is gone says nothing against the old one."""
-    if new.startswith("absent|"):
-        return old.split("|")[-1] == new.split("|")[-1]
-    return old == new
+    today = data.reindex(held.index)
+    # An image that is gone says nothing against the embedding that was made of it.
+    gone = today.str.startswith("absent|", na=False)
+    same = (held == today) | gone & (held.str.split("|").str[-1] == today.str.split("|").str[-1])
+    return set(held.index[same])
 
 
 # -- here, or on workers -----------------------------------------------------------------------
 
 
-def _run_here(shards, encoders, device, batch_size, client=None) -> Iterator[Result]:
+def _run_here(work, encoders, keys, device, batch_size, client=None) -> Iterator[Result]:
     """Run shards in this process; the scans of the next one are read while one is encoded."""
-    cache: dict[str, torch.nn.Module] = {}
-
-    def modules(encoder: Encoder) -> torch.nn.Module:
-        if encoder.model.key not in cache:
-            cache[encoder.model.key] = encoder.load().to(device)
-        return cache[encoder.model.key]
-
-    specs = specs_of(encoders)
-    with ThreadPoolExecutor(2) as pool:
-        ahead = deque()
-        left = iter(shards)
-        try:
-            while True:
-                while len(ahead) < 2 and (shard := next(left, None)) is not None:
-                    ahead.append((shard, [pool.submit(cut, scan, specs) for scan in shard]))
-                if not ahead:
-                    return
-                shard, cuts = ahead.popleft()
-                results = [cut.result() for cut in cuts]
-                yield from encode_shard(shard, results, encoders, modules, batch_size)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    network = functools.lru_cache(maxsize=None)(lambda encoder: encoder.load().to(device))
+    specs, pool, ahead = shards.specs_of(encoders), ThreadPoolExecutor(2), deque()
+    try:
+        for shard in [*work, None]:
+            if shard is not None:
+                scans = shards.scans_of(shard)
+                ahead.append((shard, [pool.submit(shards.cut, scan, specs) for scan in scans]))
+            if len(ahead) > (shard is not None):
+                current, cuts = ahead.popleft()
+                patches = {lesion: cut for task in cuts for lesion, cut in task.result().items()}
+                yield from shards.encode(current, patches, encoders, network, batch_size)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-_worker_modules: dict[tuple, torch.nn.Module] = {}
-_worker_lock = threading.Lock()
+_lock = threading.Lock()
 
 
-def _worker_module(encoder: Encoder, device: str) -> torch.nn.Module:
-    """Return a network that this process builds once and then keeps."""
-    if encoder.module is not None:
-        return encoder.load().to(device)
-    key = (encoder.model.key, encoder.size, str(encoder.checkpoint), device)
-    with _worker_lock:
-        if key not in _worker_modules:
-            _worker_modules[key] = encoder.load().to(device)
-        return _worker_modules[key]
+@functools.lru_cache(maxsize=16)
+def _built(encoder: Encoder, key: str, device: str):
+    return encoder.load().to(device)
 
 
-def _hold(encoders: list[Encoder]) -> list[Encoder]:
-    """Keep encoders on a worker; as a task, so that they come back if the worker is killed."""
-    return encoders
+def _on_worker(shard, encoders, keys, device, batch_size) -> list[Result]:
+    def network(encoder):
+        if encoder.module is not None:
+            return encoder.load().to(device)
+        with _lock:  # built once and then kept; the key tells checkpoints of one path apart
+            return _built(encoder, keys[encoder.model.key], device)
+
+    specs = shards.specs_of(encoders)
+    cuts = [shards.cut(scan, specs) for scan in shards.scans_of(shard)]
+    patches = {lesion: cut for found in cuts for lesion, cut in found.items()}
+    return list(shards.encode(shard, patches, encoders, network, batch_size))
 
 
-def _on_worker(shard, encoders, device, batch_size) -> list[Result]:
-    specs = specs_of(encoders)
-    cuts = [cut(scan, specs) for scan in shard]
-    return list(
-        encode_shard(shard, cuts, encoders, lambda e: _worker_module(e, device), batch_size)
-    )
-
-
-def _run_on(shards: Iterable, encoders, device, batch_size, client) -> Iterator[Result]:
+def _run_on(work, encoders, keys, device, batch_size, client) -> Iterator[Result]:
     """Run shards on the workers of a client, in the order in which they are done."""
     from distributed import KilledWorker, as_completed
 
-    resources = {"GPU": 1} if device.startswith("cuda") else None
+    options = {"pure": False, "retries": 3}
+    if device.startswith("cuda"):
+        options["resources"] = {"GPU": 1}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sending large graph")
-        held = client.submit(_hold, encoders, pure=False, retries=3)
-    futures = {}
-    for shard in shards:
-        future = client.submit(
-            _on_worker, shard, held, device, batch_size,
-            pure=False, retries=3, resources=resources,
-        )  # fmt: skip
-        futures[future] = shard
+        # As a task, so that they come back if the worker that holds them is killed.
+        held = client.submit(dict, encoders, pure=False, retries=3)
+    rest = (held, keys, device, batch_size)
+    futures = {client.submit(_on_worker, shard, *rest, **options): shard for shard in work}
     try:
-        done = as_completed(list(futures))
-        for future in done:
-            shard = futures.pop(future)
-            error = future.exception()
-            if error is None:
-                yield from future.result()
-            elif isinstance(error, KilledWorker):
-                yield from _lost(shard, "the worker died each time with this shard")
+        for future in as_completed(list(futures)):
+            shard, error = futures.pop(future), future.exception()
+            if isinstance(error, KilledWorker):
+                yield from _lost(shard, encoders)
             else:
-                raise error
+                yield from future.result()
             future.release()
     finally:
         client.cancel([held, *futures])
 
 
-def _lost(shard: list[Scan], reason: str) -> Iterator[Result]:
-    for model in shard[0].wanted:
-        failures = [
-            Failure(model, scan.lesions[n], scan.scan_id[n], reason)
-            for scan in shard
-            for n in scan.wanted[model]
-        ]
-        if failures:
-            yield model, [], np.empty((0, 0), np.float32), failures
+def _lost(shard: pd.DataFrame, models: Iterable[str]) -> Iterator[Result]:
+    reason = "the worker died each time with this shard"
+    for model in models:
+        rows = shard[shard[model]]
+        names = zip(rows["lesion_id"], rows["scan_id"], strict=True)
+        yield Result(model, [], np.empty((0, 0)), [Failure(model, *n, reason) for n in names])

@@ -4,17 +4,16 @@ The cut into shards depends on the table and the batch size only, never on the n
 on what is done already, so that every run forms the same batches and gives the same numbers.
 """
 
+from __future__ import annotations
+
 import inspect
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
-from tumorbench_utils.embeddings.encoders import Encoder, stack
 from tumorbench_utils.patches import extract_patches
 
 
@@ -27,130 +26,107 @@ class Failure(NamedTuple):
     reason: str
 
 
-@dataclass
-class Scan:
-    """The lesions of one scan, and by model the positions of those that it has to embed."""
+class Result(NamedTuple):
+    """What a model made of a shard: lesions, their embeddings (n, dim), and what failed."""
 
-    path: object
-    scan_id: list[str]
+    model: str
     lesions: list[str]
-    seeds: np.ndarray
-    wanted: dict[str, list[int]]
+    values: np.ndarray
+    failures: list[Failure]
 
 
-#: Model, lesions, their embeddings (n, dim), and what failed.
-Result = tuple[str, list[str], np.ndarray, list[Failure]]
+def make_shards(table: pd.DataFrame, todo: dict[str, set], batch_size: int) -> list[pd.DataFrame]:
+    """Cut the table into whole scans, as many to a shard as fill a batch; drop what is done.
+
+    Each model has a column that says which lesions it has to embed.
+    """
+    scans, paths = pd.factorize(table["image_path"], use_na_sentinel=False)
+    number, filled, numbers = 0, 0, []
+    for size in np.bincount(scans, minlength=len(paths)):
+        if filled and filled + size > batch_size:
+            number, filled = number + 1, 0
+        filled += size
+        numbers.append(number)
+    wanted = {model: table["lesion_id"].isin(lesions) for model, lesions in todo.items()}
+    rows = table.assign(**wanted).iloc[np.argsort(scans, kind="stable")]
+    rows = rows[rows[list(wanted)].any(axis=1)]
+    return [shard for _, shard in rows.groupby(np.array(numbers, int)[scans[rows.index]])]
 
 
-def make_shards(table: pd.DataFrame, wanted: dict[str, set], batch_size: int) -> list[list[Scan]]:
-    """Cut the table into shards of whole scans, one batch each if that goes; drop what is done."""
-    lesions, scans = table["lesion_id"].to_list(), table["scan_id"].to_list()
-    seeds = table[["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float)
-    codes, paths = pd.factorize(table["image_path"], use_na_sentinel=False)
-    rows_of: list[list[int]] = [[] for _ in paths]
-    for row, code in enumerate(codes):
-        rows_of[code].append(row)
-    shards, shard, count = [], [], 0
-    for path, rows in zip(paths, rows_of, strict=True):
-        positions = {
-            model: [n for n, row in enumerate(rows) if lesions[row] in ids]
-            for model, ids in wanted.items()
-        }
-        if shard and count + len(rows) > batch_size:
-            shards.append(shard)
-            shard, count = [], 0
-        names = [scans[row] for row in rows], [lesions[row] for row in rows]
-        shard.append(Scan(path, *names, seeds[rows], positions))
-        count += len(rows)
-    shards.append(shard)
-    kept = ([s for s in shard if any(s.wanted.values())] for shard in shards)
-    return [shard for shard in kept if shard]
+def scans_of(shard: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows of each scan of a shard."""
+    return [scan for _, scan in shard.groupby("image_path", sort=False, dropna=False)]
 
 
-def cut(scan: Scan, specs: list) -> tuple[dict[int, list[np.ndarray]], dict[int, str]]:
-    """Return the patches of a scan and the reasons of failure, both by position."""
-    todo = sorted({n for positions in scan.wanted.values() for n in positions})
-    if not isinstance(scan.path, (str, os.PathLike)):
-        return {}, dict.fromkeys(todo, "no image is named in the table")
+def cut(scan: pd.DataFrame, specs: list) -> dict[str, list[np.ndarray] | str]:
+    """Return by lesion of a scan the patches, one for each of `specs`, or why there are none."""
+    path, lesions = scan["image_path"].iloc[0], list(scan["lesion_id"])
+    if not isinstance(path, str | os.PathLike):
+        return dict.fromkeys(lesions, "no image is named in the table")
+    seeds = scan[["coord_x", "coord_y", "coord_z"]].to_numpy()
     try:
-        return dict(zip(todo, extract_patches(scan.path, scan.seeds[todo], specs), strict=True)), {}
+        return dict(zip(lesions, extract_patches(path, seeds, specs), strict=True))
     # Whatever a scan does (a reader's RuntimeError, no memory for it), the others go on.
     except Exception as error:
-        if len(todo) == 1 or not os.path.exists(scan.path):
-            return {}, dict.fromkeys(todo, _reason(error))
-    patches, reasons = {}, {}
-    for n in todo:  # one bad seed refuses all of them: find it
-        try:
-            patches[n] = extract_patches(scan.path, scan.seeds[[n]], specs)[0]
-        except Exception as error:
-            reasons[n] = _reason(error)
-    return patches, reasons
+        if len(lesions) == 1 or not os.path.exists(path):
+            return dict.fromkeys(lesions, _reason(error))
+    # One bad seed refuses all of them: find it.
+    return {k: v for n in range(len(scan)) for k, v in cut(scan.iloc[[n]], specs).items()}
+
+
+def encode(
+    shard: pd.DataFrame, patches: dict, encoders: dict, network: Callable, batch_size: int
+) -> Iterator[Result]:
+    """Yield the results of a shard model by model; `network` gives the network of an encoder."""
+    specs = specs_of(encoders)
+    scans = dict(zip(shard["lesion_id"], shard["scan_id"], strict=True))
+    for key, encoder in encoders.items():
+        model, which = encoder.model, specs.index(encoder.model.spec)
+        found = {lesion: patches[lesion] for lesion in shard["lesion_id"][shard[key]]}
+        good = [lesion for lesion, cut in found.items() if not isinstance(cut, str)]
+        for start in range(0, len(good), batch_size):
+            batch = good[start : start + batch_size]
+            stack = [found[lesion][which] for lesion in batch]
+            found |= dict(zip(batch, _encode(model, network(encoder), stack), strict=True))
+        why = {lesion: value for lesion, value in found.items() if isinstance(value, str)}
+        lesions = [lesion for lesion in good if lesion not in why]
+        failures = [Failure(key, lesion, scans[lesion], why[lesion]) for lesion in why]
+        if found:
+            values = np.array([found[lesion] for lesion in lesions], np.float32)
+            yield Result(key, lesions, values.reshape(-1, model.dim), failures)
+
+
+def specs_of(encoders: dict) -> list:
+    """Return the different patches that some encoders want."""
+    return list(dict.fromkeys(encoder.model.spec for encoder in encoders.values()))
+
+
+def _encode(model, module, patches: list[np.ndarray]) -> list[np.ndarray | str]:
+    """Return the embedding of each patch of a batch, or why there is none."""
+    import torch
+
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    options = {}
+    if "batch_size" in inspect.signature(model.encode).parameters:
+        options["batch_size"] = len(patches)
+    try:
+        with torch.inference_mode():
+            stack = torch.from_numpy(np.stack(patches)[:, None]).to(device)
+            values = model.encode(module, stack, **options).float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise ValueError(f"the embedding by {model.key} is not finite")
+    except ValueError as error:
+        if len(patches) == 1:
+            return [_reason(error)]
+        # One bad patch refuses the batch: find it.
+        return [_encode(model, module, [patch])[0] for patch in patches]
+    if values.shape != (len(patches), model.dim):
+        raise RuntimeError(
+            f"{model.key} gave {values.shape} for {len(patches)} patches; its dim is {model.dim}"
+        )
+    return list(values)
 
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
-
-
-def _encode(model, module, patches: list[np.ndarray]) -> np.ndarray:
-    """Return the embeddings (n, dim) of one batch as float32."""
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    options = {}
-    if "batch_size" in inspect.signature(model.encode).parameters:
-        options["batch_size"] = len(patches)
-    with torch.inference_mode():
-        output = model.encode(module, stack(patches).to(device), **options)
-    values = output.float().cpu().numpy()
-    if values.shape != (len(patches), model.dim):
-        raise RuntimeError(
-            f"{model.key} gave {values.shape} for {len(patches)} patches; its dim is {model.dim}"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(f"the embedding by {model.key} is not finite")
-    return values
-
-
-def _encode_batch(model, module, names, patches) -> tuple[list, list, dict]:
-    """Return the positions in a batch that went well, their values, and the others' reasons."""
-    try:
-        return list(range(len(names))), list(_encode(model, module, patches)), {}
-    except ValueError as error:
-        if len(names) == 1:
-            return [], [], {0: _reason(error)}
-    good, values, reasons = [], [], {}
-    for n, patch in enumerate(patches):  # one bad patch refuses the batch: find it
-        try:
-            values.append(_encode(model, module, [patch])[0])
-            good.append(n)
-        except ValueError as error:
-            reasons[n] = _reason(error)
-    return good, values, reasons
-
-
-def specs_of(encoders: list[Encoder]) -> list:
-    """Return the different patches that some encoders want."""
-    return list(dict.fromkeys(encoder.model.spec for encoder in encoders))
-
-
-def encode_shard(scans, cuts, encoders, modules, batch_size) -> Iterator[Result]:
-    """Yield the results of a shard model by model."""
-    specs = specs_of(encoders)
-    for encoder in encoders:
-        model = encoder.model
-        which, failures, items = specs.index(model.spec), [], []
-        for scan, (patches, reasons) in zip(scans, cuts, strict=True):
-            for n in scan.wanted[model.key]:
-                where = (scan.lesions[n], scan.scan_id[n])
-                if n in reasons:
-                    failures.append(Failure(model.key, *where, reasons[n]))
-                else:
-                    items.append((where, patches[n][which]))
-        lesions, values = [], []
-        for start in range(0, len(items), batch_size):
-            names, batch = zip(*items[start : start + batch_size], strict=True)
-            good, rows, reasons = _encode_batch(model, modules(encoder), names, batch)
-            lesions += [names[n][0] for n in good]
-            values += rows
-            failures += [Failure(model.key, *names[n], why) for n, why in reasons.items()]
-        if lesions or failures:
-            yield model.key, lesions, np.array(values, np.float32), failures

@@ -1,36 +1,52 @@
-"""A folder of embeddings: one Parquet file per cohort and model, whole or absent.
+"""A folder of embeddings: one Parquet file for each cohort, model and key, whole or absent.
 
-Each file holds what made it (the *meta*). The digest of the meta is the *key*: features from other
-weights, another patch or other code have another key and are never mixed with these.
+::
+
+    COHORT/MODEL/KEY.parquet              an entry
+    COHORT/MODEL/KEY.part-000007.parquet  what a run that was cut off has made, to be gathered
+    COHORT/MODEL/current                  the key that was written last
+
+The *key* is a digest of what made the features (the *meta*), so features from other weights,
+another patch or other code lie in another file and are never mixed with these. Damage is found by
+the checksums that Parquet keeps of each page, and by the key, which must be that of the meta.
 """
 
 import contextlib
+import dataclasses
+import json
 import os
 import re
-import shutil
-import time
-import uuid
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import filelock
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tumorbench_utils import files, settings
+from tumorbench_utils import digests, files, settings
+from tumorbench_utils.checks import InputError
 from tumorbench_utils.embeddings.code import code_is_current
-from tumorbench_utils.embeddings.parquet import (
-    Entry,
-    StaleError,
-    StoreError,
-    check_frame,
-    key_of,
-    plain,
-    read_file,
-    write_file,
-)
 
+#: Version of the file layout; it is part of the key, so a file with another one is never read.
+FORMAT = 2
+
+_HEADER = b"tumorbench"
 _NAME = re.compile(r"[^\W_][\w.\-]{0,119}")
+
+
+class StoreError(InputError):
+    """A file of the store is damaged or was written by another version."""
+
+
+class StaleError(StoreError, KeyError):
+    """What the store holds was made by other weights, another patch or other code."""
+
+    __str__ = ValueError.__str__
 
 
 class Problem(NamedTuple):
@@ -38,6 +54,14 @@ class Problem(NamedTuple):
 
     path: str
     reason: str
+
+
+class Entry(NamedTuple):
+    """Contents of one file: features, fingerprint of each lesion's input, and the header."""
+
+    frame: pd.DataFrame
+    data: pd.Series
+    header: dict
 
 
 class EmbeddingStore:
@@ -52,8 +76,13 @@ class EmbeddingStore:
     Notes
     -----
     A cohort or model is named by its key; a ``Cohort`` or ``FoundationModel`` stands for its own.
-    Writers lock the entry, so several processes may write at once. Readers need no lock and no
-    permission to write: a file is replaced in one step.
+    Writers hold the lock of the cohort, so several processes may write at once. Readers need no
+    lock and no permission to write: a file is replaced in one step.
+
+    See Also
+    --------
+    pyarrow.parquet.write_table, pyarrow.parquet.read_table : with ``write_page_checksum`` and
+        ``page_checksum_verification`` they read and write these files.
 
     Examples
     --------
@@ -66,20 +95,28 @@ class EmbeddingStore:
     def __init__(self, root: str | os.PathLike | None = None):
         self.root = Path(root or settings.cache_dir() / "embeddings").expanduser().resolve()
 
-    def __repr__(self) -> str:
-        return f"EmbeddingStore({str(self.root)!r})"
-
-    def path(self, cohort, model) -> Path:
-        """Return where the file of a cohort and a model is.
+    def path(self, cohort, model, key: str | None = None) -> Path:
+        """Return the file of an entry: that of `key`, or the one that was written last.
 
         Raises
         ------
         ValueError
             If a name is not a plain name (letters, digits, ``_ . -``) or leads out of the root.
+        KeyError
+            If there is no entry; the message names those that are there.
         """
-        return files.inside(self.root, f"{_name(cohort)}/{_name(model)}.parquet")
+        folder = files.inside(self.root, f"{_name(cohort)}/{_name(model)}")
+        if key is not None:
+            return folder / f"{key}.parquet"
+        if (path := _current(folder)) is None:
+            held = ", ".join(self.entries()) or "nothing"
+            raise KeyError(
+                f"no embeddings of {_name(cohort)} by {_name(model)} in {self.root} (it holds "
+                f"{held}); make them with embeddings.embed or `tumorbench embed`"
+            )
+        return path
 
-    def write(self, cohort, model, frame: pd.DataFrame, meta: Mapping, *, data=None) -> None:
+    def write(self, cohort, model, frame: pd.DataFrame, meta: Mapping) -> None:
         """Add rows to an entry, or replace the rows that have the same lesion.
 
         Parameters
@@ -90,10 +127,8 @@ class EmbeddingStore:
             kept as float32.
         meta : mapping
             What made the features, as plain JSON values. Anything that changes the features
-            belongs here: its digest, with ``d``, is the key. If the entry has another key, it is
-            replaced as a whole and put aside (it comes back when its key is written again).
-        data : Series of str, optional
-            Fingerprint of the input of each lesion, index as `frame`.
+            belongs here: its digest, with ``d``, is the key. What has another key stays where it
+            is, but is no longer what :meth:`read` returns.
 
         Raises
         ------
@@ -104,20 +139,10 @@ class EmbeddingStore:
         OSError
             If the disk is full or cannot be written; what was there is still there.
         """
-        path = self.path(cohort, model)
-        frame = check_frame(frame)
-        meta = plain(meta)
-        if data is None:
-            data = pd.Series("", index=frame.index)
-        if not isinstance(data, pd.Series) or not data.index.is_unique:
-            raise TypeError("data is a Series of str by lesion id, each of them once")
-        data = data.reindex(frame.index).fillna("").astype(str)
-        with self.lock(f"{_name(cohort)}--{_name(model)}"):
-            self._activate(path, key_of(meta, frame.shape[1]))
-            if path.exists():
-                old = read_file(path)
-                frame, data = _merged(old.frame, frame), _merged(old.data, data)
-            write_file(path, frame, meta, data)
+        frame, meta = _checked(frame), plain(meta)
+        path = self.path(cohort, model, key_of(meta, frame.shape[1]))
+        with self.lock(cohort):
+            merge(path, meta, Entry(frame, pd.Series("", frame.index), {}))
 
     def read(self, cohort, model, *, key: str | None = None) -> pd.DataFrame:
         """Return the features of a cohort by a model.
@@ -126,7 +151,7 @@ class EmbeddingStore:
         ----------
         cohort, model : str
         key : str, optional
-            If given, the entry must have this key.
+            Those with this key; if None, those that were written last.
 
         Returns
         -------
@@ -138,8 +163,7 @@ class EmbeddingStore:
         KeyError
             If there is no entry; the message names those that are there.
         StaleError
-            If the entry was made by something else than `key` says, or by code that has changed
-            since.
+            If there is none with this key, or if it was made by code that has changed since.
         StoreError
             If the file is damaged or was written by another version of the store.
         """
@@ -150,9 +174,8 @@ class EmbeddingStore:
 
         Raises as :meth:`read`.
         """
-        entry = self.entry(cohort, model)
-        rows, dim = entry.frame.shape
-        return {**entry.meta, "package_version": entry.version, "dim": dim, "rows": rows}
+        frame, _, header = self.entry(cohort, model)
+        return {**header.pop("meta"), **header, "rows": len(frame)}
 
     def missing(self, cohort, model, lesion_ids: Iterable[str], *, key=None) -> list[str]:
         """Return those of `lesion_ids` that an entry does not hold, in their order.
@@ -161,42 +184,33 @@ class EmbeddingStore:
         """
         if isinstance(lesion_ids, (str, bytes)):
             raise TypeError("lesion_ids is a list of ids, not one string")
-        ids = list(dict.fromkeys(lesion_ids))
         try:
             held = set(self.entry(cohort, model, key=key).frame.index)
         except KeyError:
             held = set()
-        return [i for i in ids if i not in held]
+        return [i for i in dict.fromkeys(lesion_ids) if i not in held]
 
     def entry(self, cohort, model, *, key: str | None = None) -> Entry:
         """Return everything about an entry; arguments and errors as for :meth:`read`."""
-        path = self.path(cohort, model)
-        if not path.is_file():
-            held = ", ".join(self.entries()) or "nothing"
-            raise KeyError(
-                f"no embeddings of {_name(cohort)} by {_name(model)} in {self.root} (it holds "
-                f"{held}); make them with embeddings.embed or `tumorbench embed`"
-            )
-        entry = read_file(path)
-        where = f"the embeddings of {_name(cohort)} by {_name(model)} in {self.root}"
-        if key is not None and key != key_of(entry.meta, entry.frame.shape[1]):
+        path = self.path(cohort, model, key)
+        entry = _read(path) if path.is_file() else None
+        if entry is None or (
+            key is None and not code_is_current(_name(model), entry.header["meta"])
+        ):
             raise StaleError(
-                f"{where} were made by other weights, another patch or other code; embed again"
-            )
-        if not code_is_current(_name(model), entry.meta):
-            raise StaleError(
-                f"{where} were made by version {entry.version} of the package with other code "
-                "for patches or models than now; embed again"
+                f"the embeddings of {_name(cohort)} by {_name(model)} in {self.root} were made by "
+                "other weights, another patch or other code than now; embed again"
             )
         return entry
 
     def entries(self) -> list[str]:
         """Return the entries as ``COHORT/MODEL``, sorted."""
-        found = self.root.glob("[!.]*/[!.]*.parquet")
-        return sorted(p.relative_to(self.root).with_suffix("").as_posix() for p in found)
+        folders = (path.parent for path in self.root.glob("[!.]*/[!.]*/current"))
+        found = [folder for folder in folders if _current(folder) is not None]
+        return sorted(folder.relative_to(self.root).as_posix() for folder in found)
 
     def verify(self) -> list[Problem]:
-        """Check every byte of every file, unfinished runs and put-aside entries included.
+        """Check every byte of every file, unfinished runs and entries of other keys included.
 
         Returns
         -------
@@ -208,102 +222,115 @@ class EmbeddingStore:
             if path.name.startswith(".part-"):
                 continue  # of a writer at work, or of a killed one; nothing reads it
             try:
-                read_file(path)
+                _read(path, every_byte=True)
             except (StoreError, OSError) as error:
                 problems.append(Problem(path.relative_to(self.root).as_posix(), str(error)))
         return problems
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock `name` of this store; waits for whoever holds it. Dies with the process."""
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / f"{name}.lock"):
+    def lock(self, cohort) -> Iterator[None]:
+        """Keep other writers of a cohort away; says so if it has to wait for one of them."""
+        folder = files.inside(self.root, _name(cohort))
+        lock = filelock.FileLock(folder / ".lock")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=1)
+        except filelock.Timeout:
+            what = f"another run embeds {_name(cohort)} into {self.root}"
+            print(f"{what}; waiting for it to end", file=sys.stderr)
+            lock.acquire()
+        except OSError:
+            if os.access(folder, os.W_OK):
+                raise  # else nobody writes there, and there is nobody to keep away
+        try:
             yield
+        finally:
+            lock.release()
 
-    def _activate(self, path: Path, key: str) -> None:
-        """Put an entry of another key aside and bring back the one with `key`. Under the lock."""
-        if not path.exists() and not (self.root / ".aside").exists():
-            return
-        aside = self.root / ".aside" / path.parent.name
-        if path.exists():
-            entry = read_file(path)
-            old = key_of(entry.meta, entry.frame.shape[1])
-            if old == key:
-                return
-            # Copied, not moved: a reader never finds nothing.
-            with files.atomic_path(aside / f"{path.stem}-{old}.parquet") as copy:
-                shutil.copyfile(path, copy)
-        back = aside / f"{path.stem}-{key}.parquet"
-        if back.exists():
-            read_file(back)
-            os.replace(back, path)
-        elif path.exists():
-            path.unlink()
 
-    # -- unfinished runs ---------------------------------------------------------------------
+def merge(path: Path, meta: Mapping, *new: Entry, order=(), repair: bool = False) -> list[str]:
+    """Move new rows and all parts of runs into an entry, and make it the current one.
 
-    def _shards(self, cohort, model, key: str) -> Path:
-        self.path(cohort, model)
-        return self.root / ".shards" / _name(cohort) / f"{_name(model)}-{key}"
+    To be called under the lock.
 
-    def add_shard(self, cohort, model, frame, meta: Mapping, data) -> None:
-        """Keep a part of a run; :meth:`gather` moves it into the entry."""
-        frame, meta = check_frame(frame), plain(meta)
-        folder = self._shards(cohort, model, key_of(meta, frame.shape[1]))
-        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
-        write_file(folder / name, frame, meta, data)
+    Parameters
+    ----------
+    path : Path
+        Of the entry.
+    meta : mapping
+        What made it.
+    *new : Entry
+        They win over the parts, later parts over earlier ones, and these over the entry.
+    order : sequence of str
+        The lesions that come first, in that order.
+    repair : bool
+        Put damaged files aside, so that their lesions count as missing.
 
-    def gather(self, cohort, model, meta: Mapping, dim: int, order=()) -> list[str]:
-        """Make the entry the one of `meta` and move all shards of such runs into it.
+    Returns
+    -------
+    list of str
+        One line for every file that was put aside.
+    """
+    for left in path.parent.glob(".part-*"):
+        left.unlink()  # of a killed writer: with the lock held nobody writes it
+    held, damaged = {}, []
+    # KEY.parquet sorts before KEY.part-000000.parquet, and parts in the order they were made.
+    for file in sorted(path.parent.glob(f"{path.stem}.*parquet")):
+        try:
+            held[file] = _read(file)
+        except StoreError as error:
+            if not repair:
+                raise
+            os.replace(file, aside := file.with_suffix(".damaged"))
+            damaged.append(f"{error}; it lies in {aside} and its lesions are embedded again")
+    parts = held.keys() - {path}
+    if parts or new:
+        frame, data = (pd.concat([e[n] for e in (*held.values(), *new)]) for n in (0, 1))
+        last = ~frame.index.duplicated(keep="last")
+        frame, data = frame[last], data[last]
+        first = [lesion for lesion in order if lesion in frame.index]
+        ids = [*first, *frame.index.difference(first, sort=False)]
+        write_file(path, frame.loc[ids], data.loc[ids], meta)
+    for part in parts:
+        part.unlink()
+    if path.exists() and _current(path.parent) != path:
+        with files.atomic_path(path.parent / "current") as part:
+            part.write_text(path.stem)
+    return damaged
 
-        The lesions of `order` come first, in that order.
 
-        A damaged file is put aside under ``.damaged`` and its lesions count as missing.
+def key_of(meta: Mapping, dim: int) -> str:
+    """Return the key of an entry: 16 hexadecimal digits of the digest of its meta and width."""
+    return digests.of(FORMAT, dim, meta)[:16]
 
-        Returns
-        -------
-        list of str
-            One line for every damaged file.
-        """
-        path, meta = self.path(cohort, model), plain(meta)
-        folder = self._shards(cohort, model, key_of(meta, dim))
-        damaged, parts, used = [], [], []
-        with self.lock(f"{_name(cohort)}--{_name(model)}"):
-            _sweep(path.parent, f".part-*-{path.name}")
-            _sweep(folder, ".part-*")
-            try:
-                self._activate(path, key_of(meta, dim))
-                current = [read_file(path)] if path.exists() else []
-            except StoreError as error:
-                damaged.append(self._set_aside(path, error))
-                current = []
-            for shard in sorted(folder.glob("[!.]*.parquet")):
-                try:
-                    parts.append(read_file(shard))
-                    used.append(shard)
-                except StoreError as error:
-                    damaged.append(self._set_aside(shard, error))
-            if parts:
-                frame = pd.concat([e.frame for e in (*current, *parts)])
-                data = pd.concat([e.data for e in (*current, *parts)])
-                last = ~frame.index.duplicated(keep="last")
-                frame, data = frame[last], data[last]
-                first = [lesion for lesion in order if lesion in frame.index]
-                ids = [*first, *frame.index.difference(first, sort=False)]
-                write_file(path, frame.loc[ids], meta, data.loc[ids])
-            for shard in used:
-                shard.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        return damaged
 
-    def _set_aside(self, path: Path, error: Exception) -> str:
-        target = self.root / ".damaged" / f"{time.time_ns()}-{path.name}.bad"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            os.replace(path, target)
-        return f"{error}; it was moved to {target} and its lesions are embedded again"
+def plain(meta: Mapping) -> dict:
+    """Return `meta` as JSON reads it back; specs, paths and numpy's numbers are made plain."""
+
+    def simple(value):
+        if dataclasses.is_dataclass(value):
+            return dataclasses.asdict(value)
+        return os.fspath(value) if isinstance(value, os.PathLike) else np.generic.item(value)
+
+    try:
+        return json.loads(json.dumps(dict(**meta), allow_nan=False, default=simple))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"meta is a mapping of what JSON can hold: {error}") from None
+
+
+def columns(dim: int) -> list[str]:
+    """Return the column names ``f0 .. f{dim-1}``."""
+    return [f"f{i}" for i in range(dim)]
+
+
+def check_ids(ids: Iterable) -> None:
+    """Raise if a lesion is not named by a non-empty string, or is named twice."""
+    ids = pd.Series(list(ids), dtype=object)
+    wrong = ids[[not isinstance(i, str) or not i for i in ids]]
+    twice = ids[ids.duplicated()]
+    if len(wrong) or len(twice):
+        what = "is no non-empty string" if len(wrong) else "comes more than once"
+        raise InputError(f"the lesion {[*wrong, *twice][0]!r} {what}")
 
 
 def _name(value) -> str:
@@ -312,23 +339,111 @@ def _name(value) -> str:
     if not isinstance(name, str):
         raise TypeError(f"cohorts and models are named by a string, not {value!r}")
     if not _NAME.fullmatch(name):
-        raise ValueError(
+        raise InputError(
             f"{name!r} is not a name for the store: letters, digits, '_', '.' and '-' only, and a "
             "letter or digit first"
         )
     return name
 
 
-def _sweep(folder: Path, pattern: str) -> None:
-    """Remove what killed writers have left; only under the lock that keeps living ones away."""
-    for part in folder.glob(pattern):
-        part.unlink(missing_ok=True)
+def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame of features as float32 with its index named; see `EmbeddingStore.write`."""
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"features come as a DataFrame, not {type(frame).__name__}")
+    kinds = {dtype.kind for dtype in frame.dtypes}
+    if kinds != {"f"} or list(frame.columns) != columns(frame.shape[1]):
+        raise InputError(
+            "the columns of a frame of features are f0 .. f{d-1} and hold floating-point numbers; "
+            f"{', '.join(map(str, frame.columns[:4])) or 'none'}, ... came"
+        )
+    check_ids(frame.index)
+    with np.errstate(over="ignore"):
+        values = frame.to_numpy("float32", na_value=np.nan)
+    bad = frame.index[~np.isfinite(values).all(axis=1)]
+    if len(bad):
+        raise InputError(f"the features of {bad[0]!r} are not finite in float32 ({len(bad)} rows)")
+    index = pd.Index(list(frame.index), name="lesion_id", dtype=object)
+    return pd.DataFrame(values, index=index, columns=columns(values.shape[1]))
 
 
-def _merged(old, new):
-    """Return `old` with the rows of `new` put in place or added; `new` if it has them all."""
-    if old.index.isin(new.index).all():
-        return new
-    both = pd.concat([old, new])
-    order = old.index.append(new.index[~new.index.isin(old.index)])
-    return both[~both.index.duplicated(keep="last")].loc[order]
+# -- files -------------------------------------------------------------------------------------
+
+
+def write_file(path: Path, frame: pd.DataFrame, data: pd.Series, meta: Mapping) -> None:
+    """Write an entry or a part of it, in one step."""
+    version = metadata.version("tumorbench-utils")
+    header = {"meta": meta, "package_version": version, "dim": frame.shape[1]}
+    content = _content(Entry(frame, data, header))
+    with files.atomic_path(path) as part:
+        part.write_bytes(content)
+
+
+def _schema(dim: int) -> pa.Schema:
+    kinds = {
+        "lesion_id": pa.string(),
+        "data": pa.string(),
+        "embedding": pa.list_(pa.float32(), dim),
+    }
+    return pa.schema(kinds)
+
+
+def _content(entry: Entry) -> bytes:
+    """Return the bytes of a file; the same for the same entry."""
+    dim = entry.frame.shape[1]
+    values = pa.array(np.ascontiguousarray(entry.frame.to_numpy("float32")).reshape(-1))
+    features = pa.FixedSizeListArray.from_arrays(values, dim)
+    table = pa.table([list(entry.frame.index), list(entry.data), features], _schema(dim))
+    table = table.replace_schema_metadata({_HEADER: json.dumps(entry.header, sort_keys=True)})
+    sink = pa.BufferOutputStream()
+    # Noise of float32 does not shrink, and plain values are what reads fastest.
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, sink, write_page_checksum=True, **options)
+    return sink.getvalue().to_pybytes()
+
+
+def _read(path: Path, every_byte: bool = False) -> Entry:
+    """Read one file.
+
+    Parameters
+    ----------
+    path : Path
+    every_byte : bool
+        Also find damage that changes nothing that is read, in the layout of the file.
+
+    Raises
+    ------
+    StoreError
+        If the file is cut off, changed, not of a store, or of another version of it.
+    """
+    content = path.read_bytes()
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read()
+        header = json.loads(table.schema.metadata[_HEADER])
+        index = pd.Index(table["lesion_id"].to_pylist(), name="lesion_id", dtype=object)
+        parts = [chunk.flatten().to_numpy() for chunk in table["embedding"].chunks]
+        values = np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, header["dim"])
+        frame = pd.DataFrame(values, index=index, columns=columns(header["dim"]))
+        data = pd.Series(table["data"].to_pylist(), index=index, dtype=object)
+        entry = Entry(frame, data, header)
+        whole = path.name.split(".")[0] == key_of(header["meta"], header["dim"])
+        whole &= table.schema.equals(_schema(header["dim"])) and index.is_unique
+        if every_byte and file.metadata.created_by.endswith(pa.cpp_version):
+            whole &= _content(entry) == content
+    except Exception as error:  # a damaged file can fail in any way
+        whole, what = False, " ".join(str(error).split())[:200]
+    else:
+        what = "its contents are not what its name says"
+    if not whole:
+        raise StoreError(
+            f"{path} is damaged, or no file of this version of the embedding store: {what}"
+        )
+    return entry
+
+
+def _current(folder: Path) -> Path | None:
+    """Return the file that was written last in the folder of a model, or None."""
+    current = folder / "current"
+    key = current.read_bytes() if current.is_file() else b""
+    path = folder / f"{key.decode()}.parquet" if re.fullmatch(b"[0-9a-f]{16}", key) else None
+    return path if path and path.is_file() else None
