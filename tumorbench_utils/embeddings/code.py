@@ -49,11 +49,10 @@ def code_is_current(model: str, meta: Mapping) -> bool:
 
 def is_own(thing) -> bool:
     """Whether a class, a function or a module is a user's: of no library and not of the book."""
-    top = getattr(thing, "__module__", None) or thing.__name__
-    top = top.split(".")[0]
+    top = (getattr(thing, "__module__", None) or thing.__name__).split(".")[0]
     file = getattr(sys.modules.get(top), "__file__", None) or ""
-    library = top in digests.PACKAGES or top in sys.stdlib_module_names
-    return not library and "site-packages" not in file and "dist-packages" not in file
+    library = top in (*digests.PACKAGES, *sys.stdlib_module_names) or "-packages" in file
+    return top == "__main__" or not library
 
 
 def own_code(*things) -> list[str]:
