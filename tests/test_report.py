@@ -1,16 +1,18 @@
 """The report: what is computed, and what is written."""
 
-import re
+import json
+from html import escape
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from tumorbench_book import reports
 from tumorbench_book.cli import cli
-from tumorbench_utils import models, report, settings
+from tumorbench_utils import cohorts, embeddings, models, report, settings
 from tumorbench_utils.cohorts import Cohort, CohortCard
-from tumorbench_utils.report import facts, page
 
 
 def make_cohort(n=80, session=False, followed=False):
@@ -78,6 +80,28 @@ def test_likeness_finds_the_rotated_copy():
     assert table.loc["merlin", "p"] < 0.05 < table.loc["voco", "p"]
 
 
+def test_a_patient_with_several_lesions_dies_once():
+    """Twelve of 60 patients have six lesions: numbers are those of one row a patient."""
+    cohort = make_cohort(120, followed=True)
+    each = np.repeat(np.arange(60), np.where(np.arange(60) < 12, 6, 1))
+    table = cohort.table.iloc[each].reset_index(drop=True)
+    table["lesion_id"] = [f"L{i:03d}" for i in range(len(table))]
+    table["size_mm"] = 10.0
+    many = Cohort(cohort.card, "released", table)
+    once = Cohort(cohort.card, "released", table.drop_duplicates("patient_id"))
+    found = {"fmcib": features(many)}
+    made = report.time_to_event(many, found)
+    pd.testing.assert_frame_equal(made, report.time_to_event(once, found))
+    assert (made["patients"] == 60).all()
+    assert (made["events"] == once.table["event"].sum()).all()
+
+
+def test_a_covariate_that_most_patients_lack_does_not_cost_the_patients():
+    cohort = make_cohort(120, followed=True)
+    cohort.table["age"] = [60.0] * 4 + [np.nan] * 116
+    assert (report.time_to_event(cohort, {"fmcib": features(cohort)})["patients"] == 120).all()
+
+
 def test_time_to_event_has_a_row_per_model_and_one_for_the_clinic():
     cohort = make_cohort(120, followed=True)
     table = report.time_to_event(cohort, {"fmcib": features(cohort)})
@@ -89,41 +113,28 @@ def test_time_to_event_has_a_row_per_model_and_one_for_the_clinic():
 
 
 @pytest.fixture
-def made(monkeypatch):
+def made(monkeypatch, run_cells):
+    """What the notebook computes on a cohort with features of two models."""
     cohort = make_cohort()
-    found = {"fmcib": features(cohort, 3.0), "merlin": features(cohort, seed=2)}
-    monkeypatch.setattr(page, "load_cohort", lambda name, edition: cohort)
-    monkeypatch.setattr(page.embeddings, "load_embeddings", lambda cohort, models=None: found)
-    return report.of_cohort("made_up", ["fmcib", "merlin"], "released")
+    found = embeddings.load.Embeddings(
+        {"fmcib": features(cohort, 3.0), "merlin": features(cohort, seed=2)}, "released features"
+    )
+    monkeypatch.setitem(cohorts.COHORTS, "made_up", cohort.card)
+    monkeypatch.setattr(cohorts, "load_cohort", lambda name, edition: cohort)
+    monkeypatch.setattr(embeddings, "load_embeddings", lambda cohort, models=None: found)
+    return run_cells("report", name="made_up")
 
 
-def test_the_page_needs_no_other_file_and_tables_lie_beside(made, tmp_path):
-    written = made.write(tmp_path / "out")
-    text = written.read_text(encoding="utf-8")
-    sources = re.findall(r"(?:src|href)=\"([^\"]{0,30})", text)
-    assert sources and all(s.startswith(("data:image/png", "#")) for s in sources)
-    assert "<script" not in text
-    names = {path.name for path in (tmp_path / "out/tables").iterdir()}
-    assert names == {"discrimination-made_up.csv", "versions.csv", "items.csv"}
-    again = pd.read_csv(tmp_path / "out/tables/discrimination-made_up.csv", index_col="name")
-    np.testing.assert_allclose(again["auc"], made.tables["discrimination-made_up"]["auc"])
-
-
-def test_a_report_replaces_a_report_and_nothing_else(made, tmp_path):
-    made.write(tmp_path / "out")
-    made.write(tmp_path / "out")
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="name another folder"):
-        made.write(tmp_path / "thesis")
-    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
-    with pytest.raises(FileExistsError):
-        made.write(tmp_path / "thesis" / "chapter.tex")
+def test_figures_and_tables_need_no_other_file_and_tables_can_be_saved(made):
+    assert set(made["tables"]) == {"discrimination-made_up"}
+    for file in ("discrimination-made_up.csv", "items.csv", "versions.csv"):
+        assert f'<a download="{file}" href="data:text/csv;base64,' in made["shown"]
+    assert json.dumps(made["left"])
 
 
 def test_answers_are_those_of_the_run(made):
-    items = made.items.set_index(["guideline", "item"])["answer"]
-    auc = made.tables["discrimination-made_up"].loc["fmcib", "auc"]
+    items = made["items"].set_index(["guideline", "item"])["answer"]
+    auc = made["tables"]["discrimination-made_up"].loc["fmcib", "auc"]
     assert f"fmcib {auc:.2f}" in items["CLEAR", "47"]
     assert "fmcib" not in items["CLEAR", "48"] and "size" in items["CLEAR", "48"]
     assert "40 lesions of label 0, 40 of label 1" in items["TRIPOD+AI", "13"]
@@ -132,85 +143,112 @@ def test_answers_are_those_of_the_run(made):
     assert ("METRICS", "17") not in items.index
 
 
-def test_items_are_items_of_their_guideline():
-    table = pd.read_csv(settings.BOOK_ROOT / "data" / "reporting_items.csv", dtype=str)
+def test_items_are_items_of_their_guideline_and_each_has_its_sentence(made):
+    data = settings.BOOK_ROOT / "data"
+    table = pd.read_csv(data / "reporting_items.csv", dtype=str)
+    told = yaml.safe_load((data / "reporting.yml").read_text(encoding="utf-8"))
     assert not table.duplicated(["guideline", "item"]).any()
-    for guideline, most in (("CLEAR", 58), ("METRICS", 30), ("TRIPOD+AI", 27)):
-        numbers = table.loc[table["guideline"] == guideline, "item"].str.extract(r"^(\d+)[a-g]?$")[
-            0
-        ]
-        assert numbers.astype(int).between(1, most).all()
-        assert (numbers.astype(int).diff().dropna() >= 0).all()
+    assert set(table["guideline"]) == set(told["guidelines"])
+    for guideline, group in table.groupby("guideline"):
+        numbers = group["item"].str.extract(r"^(\d+)[a-g]?$")[0].astype(int)
+        assert numbers.between(1, told["guidelines"][guideline]["items"]).all()
+        assert (numbers.diff().dropna() >= 0).all()
+    assert set(table["fact"]) - {"robustness"} <= set(made["facts"])
+    assert set(told["methods"]) <= set(told["protocol"])
+    assert "{" not in "".join(made["left"]["methods"])
 
 
-def test_every_fact_of_an_item_is_known(made):
-    table = pd.read_csv(settings.BOOK_ROOT / "data" / "reporting_items.csv", dtype=str)
-    cohort = make_cohort()
-    tables = {**made.tables, "repeatability-made_up": made.tables["discrimination-made_up"].assign(
-        reidentified=0.5
-    )}  # fmt: skip
-    known = facts.answers(["fmcib"], [cohort], tables)
-    assert set(table["fact"]) <= set(known)
-
-
-def test_what_could_not_be_computed_is_said(monkeypatch):
+def test_what_could_not_be_computed_is_said(monkeypatch, run_cells):
     cohort = make_cohort()
     cohort.table["label"] = pd.array([1] * len(cohort.table), dtype="Int64")
-    monkeypatch.setattr(page, "load_cohort", lambda name, edition: cohort)
-    monkeypatch.setattr(
-        page.embeddings, "load_embeddings", lambda c, m=None: {"fmcib": features(cohort)}
+    found = embeddings.load.Embeddings({"fmcib": features(cohort)}, "released features")
+    monkeypatch.setitem(cohorts.COHORTS, "made_up", cohort.card)
+    monkeypatch.setattr(cohorts, "load_cohort", lambda name, edition: cohort)
+    monkeypatch.setattr(embeddings, "load_embeddings", lambda cohort, models=None: found)
+    made = run_cells("report", name="made_up")
+    assert made["tables"] == {}
+    assert (
+        "discrimination" in made["left"]["notes"][0]
+        and escape(made["left"]["notes"][0]) in made["shown"]
     )
-    found = report.of_cohort("made_up", ["fmcib"], "released")
-    assert found.tables == {} and "one class only" in found.notes[0]
-    assert "one class only" in found.html()
-
-
-def test_unknown_names_are_refused():
-    with pytest.raises(KeyError, match="did you mean fmcib"):
-        report.of_model("fmcb")
-    with pytest.raises(KeyError, match="did you mean luna16"):
-        report.of_cohort("luna6")
-    assert "fmcib" in models.MODELS
-
-
-def test_an_own_cohort_is_not_called_a_phantom(monkeypatch):
-    cohort = make_cohort()
-    own = Cohort(cohort.card, "phantom", cohort.table)
-    assert "phantom" in facts.origin(own)
-    monkeypatch.setattr(facts, "is_own", lambda key: key == "made_up")
-    assert facts.origin(own) == "own cohort"
-    assert "phantom" not in facts.methods([], [own])[0]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("parameters", "said"),
     [
-        (["my_network"], "goes to --own"),
-        (["my_network", "--own", "absent.py"], "no such file"),
-        (["luna16", "--cohort", "dlcs"], "--model with a cohort"),
-        (["fmcib", "--model", "voco"], "--cohort goes with a model"),
-        (["absent.yml"], "no such file"),
+        ({"name": "fmcb"}, "did you mean fmcib.*goes to --own"),
+        ({"name": "luna6"}, "did you mean luna16"),
+        ({"name": "my_network", "own": ["absent.py"]}, "no such file"),
+        ({"name": "luna16", "only_cohorts": ["dlcs"]}, "--model with a cohort"),
+        ({"name": "fmcib", "only_models": ["voco"]}, "--cohort goes with a model"),
+        ({"name": "luna16", "only_models": ["vocco"]}, "did you mean voco"),
+        ({"name": "absent.yml"}, "no such file"),
+        ({"name": "nodules.csv"}, "needs a description"),
+        ({"name": "mine", "own": ["my_model.py"]}, r"my_model\.py, line 5: ValueError: boom"),
     ],
 )
-def test_the_command_says_what_is_wrong(words, said):
-    result = CliRunner().invoke(cli, ["report", *words])
-    assert result.exit_code != 0 and said in str(result.exception)
+def test_what_is_wrong_is_said_before_anything_is_computed(tmp_path, run_cells, parameters, said):
+    (tmp_path / "my_model.py").write_text(
+        "import numpy as np\n\ndef network(n):\n    if n > 2:\n        raise ValueError('boom')\n\n"
+        "network(3)\n"
+    )
+    with pytest.raises((ValueError, KeyError, OSError, RuntimeError), match=said):
+        run_cells("report", **parameters)
 
 
-def test_the_command_runs_the_file_that_brings_a_model(tmp_path, monkeypatch):
-    own = tmp_path / "my_model.py"
-    own.write_text(
+def test_an_own_cohort_is_checked_first(monkeypatch, run_cells, tmp_path):
+    cohort = make_cohort()
+    cohort.table["image_path"] = str(tmp_path / "absent.nii")
+    cohort.table[["coord_x", "coord_y", "coord_z"]] = 0.0
+    cohorts.register(cohort.card, lambda folder: cohort.table)
+    monkeypatch.setattr(cohorts, "load_cohort", lambda name, edition: cohort)
+    try:
+        with pytest.raises(cohorts.CohortError, match=r"to be mended first:\n.*absent\.nii"):
+            run_cells("report", name="made_up")
+    finally:
+        cohorts.COHORTS.pop("made_up")
+        cohorts.registry._OWN.pop("made_up")
+
+
+def test_a_page_replaces_a_page_of_ours_and_nothing_else(tmp_path):
+    page = reports._PAGE.format(ours=reports._OURS, title="t", body="new")
+    tables = tmp_path / "paper" / "tables"
+    tables.mkdir(parents=True)
+    (tables / "mine.csv").write_text("years of work")
+    for _ in range(2):
+        reports.write(page, reports.target(tmp_path / "paper", "report.html"))
+    assert (tables / "mine.csv").read_text() == "years of work"
+    assert (tmp_path / "paper" / "report.html").read_text() == page
+    (tmp_path / "lesions.csv").write_text("a table")
+    (tmp_path / "other.html").write_text("<html>somebody else's</html>")
+    (tmp_path / "dir.html").mkdir()
+    for name in ("lesions.csv", "other.html", "dir.html"):
+        with pytest.raises(OSError, match=name):
+            reports.write(page, reports.target(tmp_path / name, "report.html"))
+    assert (tmp_path / "lesions.csv").read_text() == "a table"
+    assert "somebody" in (tmp_path / "other.html").read_text()
+
+
+def test_the_command_refuses_a_foreign_page_before_it_computes(tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("a thesis")
+    monkeypatch.setattr(reports, "make", lambda *a, **k: pytest.fail("computed"))
+    words = ["report", "luna16", "--out", str(tmp_path / "report.html")]
+    assert isinstance(CliRunner().invoke(cli, words).exception, FileExistsError)
+    assert (tmp_path / "report.html").read_text() == "a thesis"
+
+
+def test_a_file_that_brings_a_model_runs_in_its_folder_but_imports_nothing_from_there(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(reports.sys, "path", ["", *reports.sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "colorsys.py").write_text("raise SystemExit('ran')")
+    (tmp_path / "here" / "mine.py").write_text(
+        "import colorsys, os\n"
         "from tumorbench_utils import models\n"
+        "assert os.path.exists('mine.py')\n"
         "models.register(models.from_function('mine', lambda p: [p.mean(), p.std()]))\n"
     )
-    made = {}
-
-    def of_model(name, cohorts, edition):
-        made.update(name=name, cohorts=cohorts)
-        raise ValueError("far enough")
-
-    monkeypatch.setattr(report, "of_model", of_model)
-    result = CliRunner().invoke(cli, ["report", "mine", "--own", str(own), "--cohort", "luna16"])
-    models.MODELS.pop("mine", None)
-    assert "far enough" in str(result.exception)
-    assert made == {"name": "mine", "cohorts": ["luna16"]}
+    reports.enter(str(tmp_path / "here"), ["mine.py"])
+    assert models.MODELS.pop("mine").dim == 2

@@ -111,7 +111,7 @@ def try_out(name: str, parameters: Mapping, root: Path = settings.BOOK_ROOT) -> 
     try:
         with files.atomic_path(target) as part:
             source = root / "notebooks" / f"{name}.ipynb"
-            nbformat.write(run_notebook(source, part, parameters, progress=True), part)
+            nbformat.write(run_notebook(source, part, parameters, progress_bar=True), part)
     except PapermillExecutionError as error:
         raise BookError(f"notebooks/{name}.ipynb{explain(error)}") from None
     return target

@@ -70,7 +70,7 @@ def execute(name: str, root: Path) -> Outcome:
 
 
 def run_notebook(
-    source: Path, target: Path, parameters: Mapping | None = None, *, progress: bool = False
+    source: Path, target: Path, parameters: Mapping | None = None, **options
 ) -> nbformat.NotebookNode:
     """Run a notebook with papermill in the folder of `target` and return what came out.
 
@@ -80,8 +80,8 @@ def run_notebook(
         The notebook, and where papermill writes while it runs.
     parameters : mapping, optional
         In place of values in the cell tagged ``parameters``.
-    progress : bool
-        Show papermill's bar.
+    **options
+        Passed on to papermill.
 
     Raises
     ------
@@ -102,9 +102,9 @@ def run_notebook(
         parameters,
         kernel_name="python3",
         cwd=target.parent,
-        progress_bar=progress,
         # ipykernel warns about unencrypted loopback sockets once per kernel otherwise.
         extra_arguments=["--log-level=ERROR"],
+        **{"progress_bar": False, **options},
     )
     notebook = nbformat.read(target, as_version=4)
     for holder in (notebook, *notebook.cells):
@@ -123,14 +123,13 @@ def explain(error: Exception) -> str:
 def start(*arguments: str, **options) -> subprocess.Popen:
     """Start Python on code of the book; no file of the working folder is imported."""
     threads = str(max(1, (os.cpu_count() or 1) // 2))
-    quiet = {"PYTHONSAFEPATH": "1", "TUMORBENCH_QUIET": "1"}
     return subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=settings.BOOK_ROOT,  # Python 3.10 knows no safe path: there this folder comes first
-        env={"OMP_NUM_THREADS": threads, **os.environ, **quiet},
+        env={"OMP_NUM_THREADS": threads, **os.environ, "PYTHONSAFEPATH": "1"},
         **options,
     )
 
@@ -178,6 +177,7 @@ def main(name: str, root: str, watch: str = "") -> None:
         part_path(name, Path(root), os.getpid()).unlink(missing_ok=True)
         os._exit(1)  # the kernel notices that its parent is gone and ends too
 
+    os.environ["TUMORBENCH_QUIET"] = "1"  # no bars in the outputs of a chapter
     if watch:
         threading.Thread(target=end_with_parent, daemon=True).start()
     print(json.dumps(asdict(execute(name, Path(root)))))

@@ -7,11 +7,10 @@ import typer
 
 from tumorbench_book.cli import (
     book,
-    check_cohort,
     cohorts,
     embed,
     encoders,
-    report,
+    reports,
     results,
     weights,
 )
@@ -29,8 +28,8 @@ cli.command("embed")(embed.embed)
 cli.command("import-released")(embed.import_released)
 cli.add_typer(results.results, name="results")
 cli.command("encoders")(encoders.encoders)
-cli.command("check-cohort")(check_cohort.check_cohort)
-cli.command("report")(report.report)
+cli.command("check-cohort")(reports.check_cohort)
+cli.command("report")(reports.report)
 
 
 @cli.callback()

@@ -1,7 +1,8 @@
-"""What is computed about a model or a cohort: discrimination, survival, repeatability, likeness.
+"""What a report says of a model or a cohort: discrimination, survival, repeatability, likeness.
 
 Each function takes embeddings of any models, your own included, and returns a tidy table in which
-all of them stand side by side, with intervals, beside what needs no network.
+all of them stand side by side, with intervals, beside what needs no network. ``tumorbench report``
+writes them with the methods in words: ``notebooks/reports/report.ipynb``.
 """
 
 from collections.abc import Mapping
@@ -91,6 +92,10 @@ def discrimination(
 def time_to_event(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return Uno's concordance of embeddings, and of clinical covariates where there are any.
 
+    A patient dies once, so each counts once: with the largest lesion, or the first where the
+    cohort has no sizes. Covariates that half of the patients lack are left out, rather than the
+    patients.
+
     Parameters
     ----------
     cohort : Cohort
@@ -101,29 +106,39 @@ def time_to_event(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.Da
     -------
     DataFrame, index ``name``
         ``kind``, ``uno`` with ``low, high`` (95%, corrected), ``patients`` and ``events``.
+
+    References
+    ----------
+    .. [1] Uno H et al. (2011), On the C-statistics for evaluating overall adequacy of risk
+       prediction procedures with censored survival data, Statistics in Medicine 30:1105-1117.
     """
     known = survival.clinical_table(cohort)
-    covariates = [name for name in known.clinical + known.size if known.table[name].notna().any()]
-    table = known.table.dropna(subset=covariates)
-    table = table[table.index.isin(next(iter(features.values())).index)]
+    table = known.table[known.table.index.isin(next(iter(features.values())).index)]
+    by_size = table.sort_values(known.size, ascending=False, kind="stable") if known.size else table
+    table = table[table.index.isin(by_size.drop_duplicates("patient_id").index)]
+    covariates = [c for c in known.clinical + known.size if table[c].notna().mean() > 0.5]
+    table = table.dropna(subset=covariates)
     splits = grouped_splits(table, stratify="event")
     rows = {}
     for model, X in features.items():
-        found = survival.evaluate(
+        made = survival.evaluate(
             X.loc[table.index],
             table["time_days"],
             table["event"],
             table[covariates] if covariates else None,
             splits,
         )
-        scores = found.summary.query("metric == 'uno'").set_index("model")
+        scores = made.summary.query("metric == 'uno'").set_index("model")
         for source, name in (("clinical", "clinical"), ("embedding", model)):
             if source in scores.index and name not in rows:
                 values = scores.loc[source, ["mean", "low", "high"]].to_list()
-                rows[name] = [kind_of(name), *values, found.n, found.events]
+                rows[name] = [kind_of(name), *values, made.n, made.events]
     columns = ["kind", "uno", "low", "high", "patients", "events"]
-    made = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
-    return made.sort_values("uno", ascending=False)
+    return (
+        pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        .rename_axis("name")
+        .sort_values("uno", ascending=False)
+    )
 
 
 def repeatability(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -151,19 +166,12 @@ def repeatability(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.Da
             X.loc[patient.index[session == word]].set_axis(patient[session == word])
             for word in ("test", "retest")
         )
-        rows[model] = {
-            "kind": kind_of(model),
-            **dict(
-                zip(
-                    ("reidentified", "low", "high"),
-                    robustness.reidentification(first, second),
-                    strict=True,
-                )
-            ),
-            "icc": robustness.component_icc(first, second)["value"].median(),
-            "collapsed": bool(robustness.collapse(first)["collapsed"]),
-        }
-    made = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
+        reidentified, low, high = robustness.reidentification(first, second)
+        icc = robustness.component_icc(first, second)["value"].median()
+        collapsed = bool(robustness.collapse(first)["collapsed"])
+        rows[model] = [kind_of(model), reidentified, low, high, icc, collapsed]
+    columns = ["kind", "reidentified", "low", "high", "icc", "collapsed"]
+    made = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
     return made.sort_values("reidentified", ascending=False)
 
 
