@@ -21,6 +21,7 @@ from tumorbench_utils import robustness, splits
 from tumorbench_utils.cohorts import Cohort, load_cohort
 from tumorbench_utils.models import MODELS
 from tumorbench_utils.patches import extract_patch
+from tumorbench_utils.robustness.perturbation import shifts
 
 
 def clocks():
@@ -30,7 +31,7 @@ def clocks():
 def plain(cohort, encoders, mm, trials):
     """Embed every seed on its own."""
     for number, (model, module) in enumerate(encoders):
-        offsets = robustness.shifts(mm, trials * len(cohort.table), number)
+        offsets = shifts(mm, trials * len(cohort.table), number)
         for n, offset in enumerate(offsets):
             row = cohort.table.iloc[n % len(cohort.table)]
             seed = row[["coord_x", "coord_y", "coord_z"]].to_numpy(float) + offset

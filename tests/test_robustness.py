@@ -10,7 +10,7 @@ import torch
 
 from tumorbench_utils import checks, robustness
 from tumorbench_utils.patches import PatchSpec
-from tumorbench_utils.robustness import RobustnessError, perturbation
+from tumorbench_utils.robustness import RobustnessError, embeddings, perturbation
 
 FIRST = [20.16, 20.1, 18.59, 16.59, 15.71, 14.36, 17.45, 24.77, 14.78, 16.54, 20.55, 22.19]
 SECOND = [21.24, 22.21, 15.85, 15.74, 18.65, 16.21, 19.01, 26.98, 17.07, 16.68, 25.04, 21.57]
@@ -199,7 +199,7 @@ def test_profile_holds_what_the_functions_say(rng):
     assert row["reidentification"] == again.value
     assert row["reidentification_low"] == again.low
     assert row["whitened_cosine"] == pytest.approx(
-        robustness.whitened_cosine(first, second)["within"].mean()
+        embeddings.whitened_cosine(first, second)["within"].mean()
     )
     assert row["percentile_low"] <= row["percentile"] <= row["percentile_high"]
     assert not row["collapsed"]
@@ -238,13 +238,13 @@ def test_reidentification_by_hand_with_one_feature_and_a_tie():
 def test_a_collapsed_embedding_has_high_cosine_and_is_found_out(rng):
     offset = 100 * np.ones(20)
     noise = [offset + 0.1 * rng.normal(size=(26, 20)) for _ in range(2)]
-    table = robustness.whitened_cosine(*noise)
+    table = embeddings.whitened_cosine(*noise)
     assert table["raw"].min() > 0.9999
     assert abs(table["within"].mean()) < 0.3
     assert abs(table["percentile"].mean() - 0.5) < 0.2
     assert robustness.collapse(noise[0])["collapsed"]
     good = rng.normal(size=(26, 20))
-    table = robustness.whitened_cosine(good, good + 0.1 * rng.normal(size=good.shape))
+    table = embeddings.whitened_cosine(good, good + 0.1 * rng.normal(size=good.shape))
     assert table["within"].min() > 0.8
     assert not robustness.collapse(good)["collapsed"]
 
@@ -329,7 +329,7 @@ BOUNDARY = [
 @pytest.mark.parametrize(("name", "arguments", "message"), BOUNDARY)
 def test_what_would_give_a_wrong_number_is_refused(name, arguments, message):
     with pytest.raises(checks.InputError, match=message):
-        getattr(robustness, name)(*arguments)
+        getattr(robustness, name, embeddings.whitened_cosine)(*arguments)
 
 
 def test_a_level_is_a_number_between_0_and_1():
@@ -374,7 +374,7 @@ def test_jitter_shifts_each_lesion_by_the_stated_distance(cohort):
     pd.testing.assert_frame_equal(
         moved, robustness.jitter(cohort, Pixels(), None, 3.0, n=4, seed=1)
     )
-    np.testing.assert_allclose(np.linalg.norm(robustness.shifts(3, 50, 0), axis=1), 3)
+    np.testing.assert_allclose(np.linalg.norm(perturbation.shifts(3, 50, 0), axis=1), 3)
 
 
 def test_jitter_of_zero_is_the_embedding_itself(cohort):

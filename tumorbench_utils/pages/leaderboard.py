@@ -17,6 +17,9 @@ _MARKS = {"seen": " ●", "possible": " ◐", "unknown": " ?"}
 #: Columns in which less is better; they are sorted upwards first, empty cells last.
 _LESS = ("rank", "rank over all", "M parameters", "s / patch")
 
+#: Lists of filters: as high as their few lines, without buttons of their own.
+_PANES = {"controls": False, "dtOpts": {"scrollY": "9em"}}
+
 #: What a cell is sorted by: the number it begins with, else its words; the small print not at all.
 _SORTED = """function (cell, type) {
   if (type !== 'sort' && type !== 'type') return cell;
@@ -110,27 +113,20 @@ def widget(cells: pd.DataFrame, filters: list[str], caption: str) -> HTML:
     less = [n for n, name in enumerate(cells) if name in _LESS]
     keys = {end: JavascriptFunction(_SORTED.replace("EMPTY", end)) for end in ("''", "Infinity")}
     chosen = [{"column": places[0], "rows": [cells.iat[0, places[0]]]}]
+    look = {"allow_html": True, "showIndex": False, "text_in_header_can_be_selected": False}
+    whole = {"connected": False, "paging": False, "maxBytes": 0}
     text = to_html_datatable(
         cells.rename(columns=html.escape),
         caption=html.escape(caption),
-        allow_html=True,
-        connected=False,
-        showIndex=False,
-        text_in_header_can_be_selected=False,
-        paging=False,
-        maxBytes=0,
         layout={"top": "searchPanes", "topStart": "info", "topEnd": "search", "bottomStart": None},
         columnDefs=[
             {"targets": places, "visible": False, "searchPanes": {"show": True}},
             {"targets": less, "render": keys["Infinity"], "orderSequence": ["asc", "desc"]},
             {"targets": "_all", "render": keys["''"], "orderSequence": ["desc", "asc"]},
         ],
-        searchPanes={
-            "columns": places,
-            "preSelect": chosen,
-            "controls": False,
-            "dtOpts": {"scrollY": "9em"},
-        },
+        searchPanes={"columns": places, "preSelect": chosen, **_PANES},
+        **look,
+        **whole,
     )
     # No link to another server; and the plain table stays until the script of the book is there.
     text = re.sub(r"<a href=https://itables\.org.*?</a>", "", text, flags=re.S)

@@ -20,11 +20,10 @@ from tumorbench_utils.robustness.embeddings import (
     discriminability,
     profile,
     reidentification,
-    whitened_cosine,
 )
 from tumorbench_utils.robustness.harmonisation import ComBat
 from tumorbench_utils.robustness.images import perturb, shuffled
-from tumorbench_utils.robustness.perturbation import encode_scans, jitter, jitter_all, shifts
+from tumorbench_utils.robustness.perturbation import encode_scans, jitter, jitter_all
 
 __all__ = [
     "ComBat",
@@ -43,9 +42,7 @@ __all__ = [
     "reidentification",
     "repeatability_coefficient",
     "reproducibility_coefficient",
-    "shifts",
     "shuffled",
     "variance_components",
-    "whitened_cosine",
     "within_cv",
 ]
