@@ -18,7 +18,7 @@ _MARKS = {"seen": " ●", "possible": " ◐", "unknown": " ?"}
 _LESS = ("rank", "rank over all", "M parameters", "s / patch")
 
 #: Lists of filters: as high as their few lines, without buttons of their own.
-_PANES = {"controls": False, "dtOpts": {"scrollY": "9em"}}
+_PANES = {"controls": False, "dtOpts": {"scrollY": "11em"}}
 
 #: What a cell is sorted by: the number it begins with, else its words; the small print not at all.
 _SORTED = """function (cell, type) {
