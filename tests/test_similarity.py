@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
 
 from tumorbench_utils import similarity
-from tumorbench_utils.similarity import resampling
+from tumorbench_utils.similarity import _halves, neighbours
 
 
 @pytest.fixture
@@ -141,27 +141,30 @@ def test_half_sample_interval_covers_the_expected_value(measure):
     truth = np.mean([function(*views(seed)) for seed in range(1000, 1100)])
     covered = []
     for seed in range(40):
-        ends = similarity.subsample_interval(measure, *views(seed), patient, n=60)[1:]
-        covered.append(ends[0] <= truth <= ends[1])
+        models = dict(zip("ab", views(seed), strict=True))
+        row = similarity.pairwise(models, measure, n_halves=60, groups=patient).iloc[0]
+        covered.append(row["low"] <= truth <= row["high"])
     assert np.mean(covered) > 0.8
 
 
 def test_half_samples_keep_the_lesions_of_a_patient_together():
-    patients = np.repeat(list("abcdefgh"), 3)
-    halves = list(resampling._halves(patients, 24, 50, 0))
+    halves = list(_halves(np.repeat(range(8), 3), 50, 0))
     assert all(half.reshape(8, 3).all(axis=1).sum() == 4 for half in halves)
     assert all(half.sum() == 12 for half in halves)
     assert len({tuple(half) for half in halves}) > 20
 
 
 @pytest.mark.parametrize("measure", list(similarity.MEASURES))
-def test_pairwise_equals_the_measure_and_the_interval_of_each_pair(rng, measure):
+def test_pairwise_equals_the_measure_and_the_spread_of_its_halves(rng, measure):
     models = {name: rng.normal(size=(30, d)) for name, d in zip("abc", (4, 60, 7), strict=True)}
     models["c"][:, :4] += 2 * models["a"]
     result = similarity.pairwise(models, measure, n_halves=20, seed=4)
+    function, halves = similarity.MEASURES[measure], list(_halves(np.arange(30), 20, 4))
     for _, row in result.iterrows():
-        pair = models[row["first"]], models[row["second"]]
-        expected = similarity.subsample_interval(measure, *pair, n=20, seed=4)
+        A, B = models[row["first"]], models[row["second"]]
+        draws = np.array([function(A[keep], B[keep]) for keep in halves])
+        ends = function(A, B) + np.quantile(draws, [0.025, 0.975]) - draws.mean()
+        expected = [function(A, B), *ends]
         np.testing.assert_allclose(row[["value", "low", "high"]].astype(float), expected, atol=1e-5)
 
 
@@ -176,63 +179,76 @@ def test_regress_out_leaves_nothing_of_a_linear_effect(rng):
     series = pd.Series(size, index=frame.index)[::-1]
     np.testing.assert_allclose(similarity.regress_out(frame, series), left)
     np.testing.assert_allclose(similarity.regress_out(B, size.tolist()), left)
-    for covariates, message in [
-        (series[1:], "different lesions"),
-        (size[1:], "49 rows for 50 lesions"),
-        (np.full(50, np.nan), "not finite"),
-        (["x"] * 50, "numbers"),
-    ]:
-        with pytest.raises(similarity.SimilarityError, match=message):
-            similarity.regress_out(frame, covariates)
+
+
+A5 = np.eye(5)
+NAMED = pd.DataFrame(np.eye(4), index=list("abcd"))
+PAIRS = {
+    "numbers of lesions": (A5, np.ones((6, 2)), "6 rows where 5"),
+    "missing": (A5, np.full((5, 2), np.nan), "B: 10 values are missing"),
+    "one dimension": (A5, np.ones(5), "2 dimension"),
+    "text": (A5, [["1"] * 5] * 5, "text"),
+    "mixed": (A5, np.array([["1", 2]] * 5, dtype=object), "text"),
+    "complex": (A5, A5 * 1j, "complex"),
+    "array beside names": (NAMED, np.eye(4), "names its rows"),
+    "other lesions": (NAMED, NAMED.rename(index={"d": "e"}), "'[de]'"),
+    "twice": (NAMED, NAMED.set_axis(list("abcc")), "look at '[cd]'"),
+    "constant": (A5, np.ones((5, 3)), "same embedding"),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("measure", list(similarity.MEASURES.values()))
+def test_bad_pairs_are_named(measure, name):
+    A, B, message = PAIRS[name]
+    with pytest.raises(similarity.SimilarityError, match=message):
+        measure(A, B, **({"k": 2} if measure is similarity.knn_overlap else {}))
+
+
+A10 = np.random.default_rng(0).normal(size=(10, 3))
+HALVES = {"measure": "rsa", "n_halves": 5}
+CALLS = {
+    "neighbours": (lambda: similarity.knn_overlap(A10, A10), "no 10 neighbours"),
+    "no neighbour": (lambda: similarity.knn_overlap(A10, A10, 0), "no 0 neighbours"),
+    "part of one": (lambda: similarity.knn_overlap(A10, A10, 2.5), "no 2.5 neighbours"),
+    "direction": (lambda: similarity.knn_overlap(A10, 0 * A10, 2), "row 0 is all zero"),
+    "few": (lambda: similarity.linear_cka(A10[:3], A10[:3]), "at least 4 lesions"),
+    "permutations": (lambda: similarity.permutation_null("rsa", A10, A10, 0), "above 0"),
+    "one model": (lambda: similarity.pairwise({"a": A10}, "rsa"), "two models"),
+    "patients": (
+        lambda: similarity.pairwise({"a": A10, "b": A10}, groups=[0] * 10, **HALVES),
+        "8 patients",
+    ),
+    "short groups": (
+        lambda: similarity.pairwise({"a": A10, "b": A10}, groups=[0] * 9, **HALVES),
+        "9 rows where 10",
+    ),
+    "no group": (
+        lambda: similarity.pairwise({"a": A10, "b": A10}, groups=[None, *range(9)], **HALVES),
+        "missing in row 0",
+    ),
+    "covariate rows": (lambda: similarity.regress_out(A10, np.ones(9)), "9 rows where 10"),
+    "no covariate": (lambda: similarity.regress_out(A10, np.full(10, np.nan)), "missing"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_bad_calls_are_named(name):
+    call, message = CALLS[name]
+    with pytest.raises(similarity.SimilarityError, match=message):
+        call()
 
 
 @pytest.mark.parametrize(
-    ("A", "B", "message"),
+    "call",
     [
-        (np.ones((5, 2)), np.ones((6, 2)), "different numbers of lesions"),
-        (np.eye(5), np.full((5, 2), np.nan), "not finite"),
-        (np.eye(5), np.ones(5), "shape"),
-        (np.eye(5), [["x"] * 5] * 5, "numbers"),
-        (np.eye(5), [["1"] * 5] * 5, "numbers"),
-        (np.eye(5), np.array([["1", 2]] * 5, dtype=object), "numbers"),
-        (np.eye(5), np.eye(5) * 1j, "numbers"),
-        (np.eye(5), [[1, 2], [3]], "numbers"),
-        (np.eye(5), np.empty((5, 0)), "shape"),
-        (np.eye(5), pd.DataFrame(np.eye(5)), "cannot be joined"),
+        lambda: similarity.permutation_null("cka", A10, A10, 3),
+        lambda: similarity.pairwise({"a": A10, "b": A10}, "cka"),
     ],
 )
-@pytest.mark.parametrize("measure", list(similarity.MEASURES.values()))
-def test_bad_pairs_are_named(measure, A, B, message):
-    with pytest.raises(similarity.SimilarityError, match=message):
-        measure(A, B)
-
-
-def test_models_with_other_lesions_are_named():
-    a = pd.DataFrame(np.eye(4), index=list("abcd"))
-    with pytest.raises(similarity.SimilarityError, match=r"different lesions.*'[de]'"):
-        similarity.linear_cka(a, a.rename(index={"d": "e"}))
-    with pytest.raises(similarity.SimilarityError, match="'a' twice"):
-        similarity.rsa(a, pd.concat([a, a.iloc[:1]]))
-
-
-def test_too_few_lesions_and_constant_embeddings_are_named(rng):
-    A = rng.normal(size=(10, 3))
-    with pytest.raises(similarity.SimilarityError, match="no 10 neighbours"):
-        similarity.knn_overlap(A, A)
-    with pytest.raises(similarity.SimilarityError, match="same embedding"):
-        similarity.linear_cka(A, np.ones((10, 3)))
-    with pytest.raises(similarity.SimilarityError, match="same embedding"):
-        similarity.rsa(A, np.ones((10, 3)))
-    with pytest.raises(similarity.SimilarityError, match="no direction"):
-        similarity.knn_overlap(A, np.zeros((10, 3)), k=2)
-    with pytest.raises(KeyError, match="unknown measure"):
-        similarity.permutation_null("cka", A, A, n=3, seed=0)
-    with pytest.raises(similarity.SimilarityError, match="permutations"):
-        similarity.permutation_null("rsa", A, A, n=0, seed=0)
-    with pytest.raises(similarity.SimilarityError, match="not a function"):
-        similarity.pairwise({"a": A, "b": A}, lambda a, b: 0.0)
-    with pytest.raises(similarity.SimilarityError, match="at least two models"):
-        similarity.pairwise({"a": A}, "rsa")
+def test_unknown_measures_name_the_known(call):
+    with pytest.raises(KeyError, match="known are knn_overlap"):
+        call()
 
 
 @pytest.mark.parametrize("measure", list(similarity.MEASURES.values()))
@@ -257,20 +273,47 @@ def test_scale_type_and_container_change_nothing(rng, measure):
     assert measure(a.astype("Int64"), b) == pytest.approx(expected)
 
 
-def test_overlap_at_the_ends_of_k(rng):
+def test_every_other_lesion_is_a_neighbour_at_the_largest_k(rng):
     A, B = rng.normal(size=(12, 3)), rng.normal(size=(12, 4))
     assert similarity.knn_overlap(A, B, np.int64(11)) == 11
-    for k in (0, 12, 2.0, True, "3", None):
-        with pytest.raises(similarity.SimilarityError):
-            similarity.knn_overlap(A, B, k)
 
 
-def test_equal_distances_go_to_the_earlier_lesion():
+def test_ties_share_the_places_that_are_left(rng):
     # All others are equally far, in every model and however the axes are turned.
-    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0]
-    expected = similarity.neighbours(np.eye(12), 3)
-    np.testing.assert_array_equal(similarity.neighbours(rotation, 3), expected)
-    assert list(np.flatnonzero(expected[0])) == [1, 2, 3]
+    rotation = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    for axes in (np.eye(12), rotation):
+        np.testing.assert_allclose(neighbours(axes, 3), (1 - np.eye(12)) * 3 / 11)
+    # One near lesion, then three equally far ones for the two places left.
+    angles = np.deg2rad([0, 1, 30, 30, 30])
+    row = neighbours(np.column_stack([np.cos(angles), np.sin(angles)]), 3)[0]
+    np.testing.assert_allclose(row, [0, 1, 2 / 3, 2 / 3, 2 / 3])
+
+
+def coarse(kind, seed, n=60):
+    rng = np.random.default_rng(seed)
+    if kind == "directions":
+        return np.eye(3)[rng.integers(0, 3, n)]
+    return rng.integers(1, 5, (n, 2)) if kind == "whole numbers" else rng.choice([-1, 1], (n, 1))
+
+
+@pytest.mark.parametrize("kind", ["directions", "whole numbers", "signs"])
+def test_unrelated_embeddings_with_ties_share_what_chance_gives(kind):
+    values, p = [], []
+    for seed in range(40):
+        models = {"a": coarse(kind, 2 * seed), "b": coarse(kind, 2 * seed + 1)}
+        row = similarity.pairwise(models, "knn_overlap", n_permutations=99).iloc[0]
+        values.append(row["value"])
+        p.append(row["p"])
+    error = np.std(values, ddof=1) / np.sqrt(40)
+    assert np.mean(values) == pytest.approx(100 / 59, abs=4 * error)
+    assert 0.3 < np.mean(p) < 0.7 and np.mean(np.array(p) <= 0.05) < 0.2
+
+
+def test_the_overlap_does_not_depend_on_the_order_of_tied_rows():
+    A, B = coarse("whole numbers", 1), coarse("whole numbers", 2)
+    mixed = np.random.default_rng(0).permutation(60)
+    value = similarity.knn_overlap(A, B)
+    assert similarity.knn_overlap(A[mixed], B[mixed]) == pytest.approx(value)
 
 
 def test_null_depends_on_the_seed_alone(rng):
@@ -281,19 +324,3 @@ def test_null_depends_on_the_seed_alone(rng):
     a = pd.DataFrame(A, index=[f"l{i}" for i in range(20)])
     b = pd.DataFrame(B, index=a.index).sample(frac=1, random_state=0)
     np.testing.assert_allclose(similarity.permutation_null("rsa", a, b, 9, 5), null[0])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"groups": [0] * 19}, "shape"),
-        ({"groups": [None] + [1] * 19}, "missing"),
-        ({"groups": np.repeat([0, 1, 2, 3], 5)}, "8 patients"),
-        ({"n": 1}, "half-samples"),
-        ({"level": 95}, "level"),
-    ],
-)
-def test_intervals_refuse_bad_input(rng, options, message):
-    A = rng.normal(size=(20, 3))
-    with pytest.raises(similarity.SimilarityError, match=message):
-        similarity.subsample_interval("rsa", A, A, **options)

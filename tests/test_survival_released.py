@@ -104,7 +104,7 @@ def test_medians(both):
     km = kaplan_meier(clinical.table["time_days"], clinical.table["event"])
     fit = lifelines.KaplanMeierFitter().fit(hand["time_days"], hand["event"])
     low, high = lifelines.utils.median_survival_times(fit.confidence_interval_).iloc[0]
-    assert (km.n, km.events) == (len(hand), hand["event"].sum())
+    assert km.table["at_risk"][0] == len(hand)
     assert km.median == pytest.approx(fit.median_survival_time_)
     assert km.median_interval == pytest.approx((low, high))
 
@@ -180,5 +180,5 @@ def test_disease_free_survival(reference, monkeypatch):
     )
     km = kaplan_meier(clinical.table["time_days"], clinical.table["event"])
     assert km.median == pytest.approx(fit.median_survival_time_)
-    with pytest.raises(SurvivalError, match="no column 'dfs_days'"):
+    with pytest.raises(SurvivalError, match="'dfs_days'"):
         clinical_table(load_cohort("c4kc_kits", "released"), ("dfs_days", "dfs_event"))

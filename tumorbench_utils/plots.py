@@ -172,6 +172,40 @@ def forest(
     return axes
 
 
+def forests(tables, reference: float, label: str, *, colors=None, figsize=(7, 6)) -> tuple:
+    """Draw one forest per table, one above the other on a shared axis.
+
+    Parameters
+    ----------
+    tables : mapping of title to DataFrame
+        The first three columns are the estimate and the ends of its interval, a row each.
+    reference : float
+        Position of the dashed vertical line.
+    label : str
+        Of the shared axis.
+    colors : mapping of row to int, optional
+        Rows that have another colour of :data:`PALETTE` than the first.
+    figsize : (float, float)
+        Inches.
+
+    Returns
+    -------
+    figure, panels
+    """
+    heights = [len(table) for table in tables.values()]
+    figure, panels = plt.subplots(
+        len(tables), 1, figsize=figsize, sharex=True, height_ratios=heights
+    )
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        shades = [PALETTE[(colors or {}).get(name, 0)] for name in table.index]
+        columns = table.iloc[:, :3].to_numpy(float).T
+        forest(axes, list(table.index), *columns, reference=reference, colors=shades)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.set_title(title)
+    panels[-1].set_xlabel(label)
+    return figure, panels
+
+
 def heat(axes: Axes, frame: pd.DataFrame, *, text="{:.2f}", strong=None, **kwargs) -> Axes:
     """Draw a table as a heat map with its numbers in the cells.
 

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from tumorbench_utils.baselines import covariate_score
+from tumorbench_utils.checks import columns
 from tumorbench_utils.cohorts import Cohort
-from tumorbench_utils.survival.checks import SurvivalError, columns
 from tumorbench_utils.survival.cox import OUTCOME
+from tumorbench_utils.survival.outcome import SurvivalError
 
 
 class ClinicalTable(NamedTuple):
@@ -17,14 +18,14 @@ class ClinicalTable(NamedTuple):
     Attributes
     ----------
     table : DataFrame, index = lesion_id
-        All columns of the cohort; ``time_days`` and ``event`` are those of the endpoint, and the
-        stage or score is a number.
+        One row a patient, all columns of the cohort; ``time_days`` and ``event`` are those of the
+        endpoint, and the stage or score is a number.
     clinical : list of str
         Covariates that are known without an image: age, sex, and stage or a risk score.
     size : list of str
         The column with the size of the lesion; empty if the cohort has none.
     excluded : list of dict
-        ``lesion_id, reason`` of the rows that cannot be analysed.
+        ``lesion_id, reason`` of the rows that are left out.
     """
 
     table: pd.DataFrame
@@ -34,11 +35,12 @@ class ClinicalTable(NamedTuple):
 
 
 def clinical_table(cohort: Cohort, outcome: tuple[str, str] = OUTCOME) -> ClinicalTable:
-    """Prepare a cohort for time-to-event analysis.
+    """Prepare a cohort for time-to-event analysis: one row a patient, since a death counts once.
 
-    Rows without an outcome or with a time of 0 days (no follow-up) are left out and listed. A score
-    becomes a number, and a stage its number: 1 for I, IA or T1a, 4 for IV; its effect is then per
-    step and linear in the log hazard. Sex is in lower case.
+    Rows without an outcome or with a time of 0 days (no follow-up) are left out and listed; so are
+    the smaller lesions of a patient with several (all but the first, if sizes are not known). A
+    score becomes a number, and a stage its number: 1 for I, IA or T1a, 4 for IV; its effect is then
+    per step and linear in the log hazard. Sex is in lower case where it is text.
 
     Parameters
     ----------
@@ -55,31 +57,36 @@ def clinical_table(cohort: Cohort, outcome: tuple[str, str] = OUTCOME) -> Clinic
     Raises
     ------
     SurvivalError
-        If the cohort does not have the columns, or no row can be analysed.
+        If the cohort does not have the columns, no row can be analysed, or a patient has the event
+        in one row and not in another.
     """
-    days, event = columns(cohort.table, outcome)
-    table = cohort.table.set_index("lesion_id")
+    days, event = columns(cohort.table, outcome, error=SurvivalError)
+    table, size = cohort.table.set_index("lesion_id"), cohort.size_column
     missing = table[[days, event]].isna().any(axis=1)
-    unfollowed = ~missing & (table[days] <= 0)
-    excluded = [{"lesion_id": i, "reason": "no outcome"} for i in table.index[missing]]
-    excluded += [{"lesion_id": i, "reason": "no follow-up"} for i in table.index[unfollowed]]
-    table = table[~missing & ~unfollowed].copy()
-    if table.empty:
+    reason = pd.Series(None, table.index, dtype=object).mask(missing, "no outcome")
+    reason = reason.mask(~missing & (table[days] <= 0).fillna(False), "no follow-up")
+    followed = table[reason.isna()]
+    if followed.empty:
         raise SurvivalError(f"{cohort.card.title} has no row with a follow-up in {days!r}")
+    if "patient_id" in followed:
+        events = followed.groupby("patient_id")[event].nunique()
+        if (events > 1).any():
+            raise SurvivalError(
+                f"patient {events.idxmax()!r} has {event!r} in one row and not in another"
+            )
+        largest = followed.sort_values(size, ascending=False, kind="stable") if size else followed
+        others = largest.index[largest["patient_id"].duplicated()]
+        reason[others] = "another lesion of the patient"
+    table = table[reason.isna()].copy()
     table["time_days"], table["event"] = table[days].astype(float), table[event].astype(int)
     score = cohort.clinical_column
     if score:
-        table[score] = _number(table, score)
-    if "sex" in table:
+        try:
+            table[score] = pd.to_numeric(table[score]).astype(float)
+        except (ValueError, TypeError):  # stages
+            table[score] = np.floor(covariate_score(table, score, 1))
+    if "sex" in table and not pd.api.types.is_numeric_dtype(table["sex"]):
         table["sex"] = table["sex"].str.lower()
     clinical = [c for c in ("age", "sex", score) if c in table]
-    size = [cohort.size_column] if cohort.size_column else []
-    return ClinicalTable(table, clinical, size, excluded)
-
-
-def _number(table: pd.DataFrame, column: str) -> pd.Series:
-    """Return a score as numbers, whether it comes as such, as text or as stages."""
-    numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
-    if (numbers.isna() & table[column].notna()).any():
-        return np.floor(covariate_score(table, column, 1))
-    return numbers
+    excluded = [{"lesion_id": i, "reason": r} for i, r in reason.dropna().items()]
+    return ClinicalTable(table, clinical, [size] if size else [], excluded)

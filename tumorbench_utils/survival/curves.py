@@ -1,25 +1,15 @@
-"""Curves without a model: Kaplan-Meier, log-rank, patients at risk, restricted mean survival."""
+"""Curves without a model: Kaplan-Meier, patients at risk, restricted mean survival."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from lifelines import KaplanMeierFitter
-from lifelines.statistics import multivariate_logrank_test
 from scipy import stats as sps
 
-from tumorbench_utils.survival.checks import SurvivalError, numbers, one_day, outcome, same_rows
-
-
-class TestResult(NamedTuple):
-    """A test statistic, its degrees of freedom and its p value."""
-
-    statistic: float
-    degrees: int
-    p: float
-
-    __test__ = False  # no test case for pytest
+from tumorbench_utils.checks import aligned, numbers
+from tumorbench_utils.stats import Estimate
+from tumorbench_utils.survival.outcome import SurvivalError, outcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +22,24 @@ class KaplanMeier:
         One row per distinct time, from 0 on, with the columns ``time`` (days), ``survival``,
         ``low``, ``high`` (its 95% interval) and ``at_risk`` (patients under observation just
         before).
-    median : float
-        First time at which the survival is 0.5 or less, days; ``inf`` if it stays above.
-    median_interval : tuple of float
-        First times at which the lower and the upper limit of the survival are 0.5 or less; an end
-        that is not reached is ``inf``.
-    n, events : int
     """
 
     table: pd.DataFrame
-    median: float
-    median_interval: tuple[float, float]
-    n: int
-    events: int
+
+    @property
+    def median(self) -> float:
+        """First time at which the survival is 0.5 or less, days; ``inf`` if it stays above."""
+        return self._half("survival")
+
+    @property
+    def median_interval(self) -> tuple[float, float]:
+        """First times at which the limits are 0.5 or less; ``inf`` for one that stays above."""
+        return self._half("low"), self._half("high")
+
+    def _half(self, column: str) -> float:
+        # a product of fractions that is 1/2 in exact arithmetic may come out an ulp above it
+        below = self.table[column].to_numpy() <= 0.5 + 1e-12
+        return float(self.table["time"][below.argmax()]) if below.any() else np.inf
 
     def at(self, days):
         """Return the survival at given times.
@@ -65,27 +60,24 @@ class KaplanMeier:
             If a time is negative or missing, or lies after the last contact with a patient who
             was then alive: the curve is not known there.
         """
-        asked = numbers(np.atleast_1d(days), "days")
-        last = self.table.iloc[-1]
-        if (asked < 0).any():
-            raise SurvivalError("days must not be negative")
-        if (asked > last["time"]).any() and last["survival"] > 0:
+        asked = numbers(np.atleast_1d(days), "days", error=SurvivalError)
+        time, survival = self.table["time"].to_numpy(), self.table["survival"].to_numpy()
+        if (asked < 0).any() or (survival[-1] > 0 and (asked > time[-1]).any()):
             raise SurvivalError(
-                f"the survival at {asked.max():g} days is not known: the last patient was censored "
-                f"at {last['time']:g} days"
+                f"the survival at {asked.tolist()} days is not known: the curve runs from 0 to the "
+                f"last contact at {time[-1]:g} days"
             )
-        at = np.searchsorted(self.table["time"].to_numpy(), asked, side="right") - 1
-        values = self.table["survival"].to_numpy()[at]
+        values = survival[np.searchsorted(time, asked, side="right") - 1]
         return float(values[0]) if np.ndim(days) == 0 else values
 
 
 def kaplan_meier(time, event) -> KaplanMeier:
-    """Estimate a survival curve (Kaplan and Meier 1958) with lifelines.
+    """Estimate a survival curve [1]_ with lifelines, its times, events and rows checked.
 
-    The intervals are those of Greenwood's variance on the log-minus-log scale (Kalbfleisch and
-    Prentice 1980), which stay between 0 and 1. Those of the median invert the limits of the curve
-    (Brookmeyer and Crowley 1982). Before the first event and after the survival has reached 0 the
-    limits are the estimate itself: the data say nothing about the uncertainty there.
+    The intervals are those of Greenwood's variance on the log-minus-log scale [2]_, which stay
+    between 0 and 1. Those of the median invert the limits of the curve [3]_. Before the first event
+    and after the survival has reached 0 the limits are the estimate itself: the data say nothing
+    about the uncertainty there.
 
     Parameters
     ----------
@@ -98,58 +90,23 @@ def kaplan_meier(time, event) -> KaplanMeier:
     ------
     SurvivalError
         If the outcome is empty or not valid.
-    """
-    times, events = outcome(time, event, needs_event=False)
-    fit = KaplanMeierFitter().fit(times, events)
-    limits = fit.confidence_interval_.to_numpy()
-    table = pd.DataFrame(
-        {
-            "time": fit.survival_function_.index.to_numpy(dtype=float),
-            "survival": fit.survival_function_.to_numpy()[:, 0],
-            "low": limits[:, 0],
-            "high": limits[:, 1],
-            "at_risk": fit.event_table["at_risk"].to_numpy(dtype=int),
-        }
-    )
-    return KaplanMeier(
-        table=table,
-        median=_first_below(table, "survival"),
-        median_interval=(_first_below(table, "low"), _first_below(table, "high")),
-        n=len(times),
-        events=int(events.sum()),
-    )
 
+    See Also
+    --------
+    lifelines.KaplanMeierFitter : gives the same numbers.
 
-def _first_below(table: pd.DataFrame, column: str, level: float = 0.5) -> float:
-    # a product of fractions that is 1/2 in exact arithmetic may come out an ulp above it
-    below = table[column].to_numpy() <= level + 1e-12
-    return float(table["time"].to_numpy()[below.argmax()]) if below.any() else np.inf
-
-
-def number_at_risk(time, event, times, group=None) -> pd.DataFrame:
-    """Count the patients still under observation.
-
-    Parameters
+    References
     ----------
-    time, event : array-like, shape (n,)
-        As for :func:`kaplan_meier`.
-    times : array-like of float
-        Increasing days; 0 may be among them.
-    group : array-like, shape (n,), optional
-        Group of each patient.
-
-    Returns
-    -------
-    DataFrame, index = group, columns = times
-        Patients with ``time >= t``.
+    .. [1] Kaplan and Meier. Nonparametric estimation from incomplete observations. JASA 1958.
+    .. [2] Kalbfleisch and Prentice. The statistical analysis of failure time data. Wiley 1980.
+    .. [3] Brookmeyer and Crowley. A confidence interval for the median survival time. Biometrics
+       1982.
     """
-    durations, _ = outcome(time, event, needs_event=False)
-    names = _groups(time, group, len(durations))
-    days = numbers(np.atleast_1d(np.asarray(times)), "times")
-    counts = {
-        name: (durations[names == name][:, None] >= days).sum(axis=0) for name in _sorted(names)
-    }
-    return pd.DataFrame.from_dict(counts, orient="index", columns=days)
+    fit = KaplanMeierFitter().fit(*outcome(time, event, needs_event=False))
+    table = pd.concat([fit.survival_function_, fit.confidence_interval_], axis=1)
+    table = table.set_axis(["survival", "low", "high"], axis=1)
+    table["at_risk"] = fit.event_table["at_risk"].astype(int)
+    return KaplanMeier(table.rename_axis("time").reset_index())
 
 
 def draw_curves(axes, time, event, group=None, ticks=(0, 365, 730, 1095, 1460, 1825)) -> None:
@@ -164,88 +121,32 @@ def draw_curves(axes, time, event, group=None, ticks=(0, 365, 730, 1095, 1460, 1
         One curve per group, in sorted order; the lines under the axis have the same order.
     ticks : sequence of float
         Days; the curves end at the last.
+
+    See Also
+    --------
+    lifelines.plotting.add_at_risk_counts
     """
-    durations, events = outcome(time, event, needs_event=False)
-    names = _groups(time, group, len(durations))
-    for name in _sorted(names):
-        table = kaplan_meier(durations[names == name], events[names == name]).table
-        shown = table[table["time"] <= ticks[-1]]
-        if len(shown) < len(table):  # followed beyond the axis: draw up to its end
-            shown = pd.concat([shown, shown.tail(1).assign(time=float(ticks[-1]))])
-        (line,) = axes.step(shown["time"], shown["survival"], where="post", label=str(name))
+    times, events = outcome(time, event, needs_event=False)
+    group = ["at risk"] * len(times) if group is None else group
+    names = np.asarray(aligned(time, group, "group", error=SurvivalError))
+    for name in np.unique(names):
+        table = kaplan_meier(times[names == name], events[names == name]).table
+        (line,) = axes.step(table["time"], table["survival"], where="post", label=str(name))
         band = {"step": "post", "alpha": 0.2, "linewidth": 0, "color": line.get_color()}
-        axes.fill_between(shown["time"], shown["low"], shown["high"], **band)
-    at_risk = number_at_risk(durations, events, ticks, names)
-    rows = "\n".join(map(str, at_risk.index))
-    labels = ["\n".join([f"{day:g}", *map(str, at_risk[day])]) for day in at_risk.columns]
+        axes.fill_between(table["time"], table["low"], table["high"], **band)
+    at_risk = {day: pd.Series(times >= day).groupby(names).sum() for day in ticks}
+    labels = ["\n".join([f"{day:g}", *map(str, at_risk[day])]) for day in ticks]
     axes.set_xticks(ticks, labels, fontsize=8)
-    axes.annotate(
-        f"days\n{rows}" if group is not None else "days\nat risk",
-        (0, 0),
-        xytext=(-24, -7),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=8,
-    )
+    style = {"ha": "right", "va": "top", "fontsize": 8, "textcoords": "offset points"}
+    rows = "\n".join(["days", *map(str, np.unique(names))])
+    axes.annotate(rows, (0, 0), xytext=(-24, -7), xycoords="axes fraction", **style)
     axes.set(xlim=(0, ticks[-1]), ylim=(0, 1.02), ylabel="alive")
 
 
-def logrank(time, event, group) -> TestResult:
-    """Test whether the survival of two or more groups is the same (log-rank test, lifelines).
+def rmst_difference(time, event, group, tau: float) -> Estimate:
+    """Return by how many days the mean survival time within `tau` days of two groups differs.
 
-    Parameters
-    ----------
-    time, event : array-like, shape (n,)
-        As for :func:`kaplan_meier`.
-    group : array-like, shape (n,)
-        Group of each patient; at least two groups.
-
-    Returns
-    -------
-    TestResult
-        Chi-squared statistic, degrees of freedom (groups - 1) and p value.
-
-    Raises
-    ------
-    SurvivalError
-        If the outcome is not valid, there is one group only, or a group is missing.
-    """
-    times, events = outcome(time, event)
-    names = _groups(time, group, len(times))
-    levels = _sorted(names)
-    if len(levels) < 2:
-        raise SurvivalError(f"the log-rank test needs two groups; all patients are in {levels[0]}")
-    codes = np.array([levels.index(name) for name in names])
-    result = multivariate_logrank_test(times, codes, events)
-    return TestResult(float(result.test_statistic), len(levels) - 1, float(result.p_value))
-
-
-class MeanDifference(NamedTuple):
-    """Difference of two restricted mean survival times: second group minus first group.
-
-    Attributes
-    ----------
-    difference, low, high : float
-        Days, with the limits of the 95% interval.
-    p : float
-        Of the two-sided test of no difference (normal approximation).
-    means : dict of str to float
-        Restricted mean of either group, days; the first group comes first.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    means: dict
-
-
-def rmst_difference(time, event, group, tau: float) -> MeanDifference:
-    """Compare the mean survival time within `tau` days of two groups (Royston and Parmar 2013).
-
-    The restricted mean is the area under the Kaplan-Meier curve up to `tau`. It needs no
+    The restricted mean is the area under the Kaplan-Meier curve up to `tau` [1]_. It needs no
     proportional hazards. Its variance is Greenwood's: ``sum_i A_i**2 d_i / (n_i (n_i - d_i))``,
     ``A_i`` the area right of the i-th event time.
 
@@ -258,43 +159,49 @@ def rmst_difference(time, event, group, tau: float) -> MeanDifference:
     tau : float
         Days; not after the last contact of either group.
 
+    Returns
+    -------
+    Estimate
+        Days, with the 95% interval.
+
     Raises
     ------
     SurvivalError
         If the outcome is not valid, there are not two groups, or `tau` lies beyond the follow-up
         of one of them.
+
+    See Also
+    --------
+    lifelines.utils.restricted_mean_survival_time : the mean of one curve.
+
+    References
+    ----------
+    .. [1] Royston and Parmar. Restricted mean survival time: an alternative to the hazard ratio.
+       BMC Medical Research Methodology 2013.
     """
     times, events = outcome(time, event)
-    names = _groups(time, group, len(times))
-    levels = _sorted(names)
+    names = np.asarray(aligned(time, group, "group", error=SurvivalError))
+    levels = np.unique(names)
     if len(levels) != 2:
-        raise SurvivalError(f"two groups are needed, not {len(levels)}: {levels}")
-    tau = one_day(tau, "tau")
-    means, variance = {}, 0.0
-    for level in levels:
-        chosen = names == level
-        means[level], own = _restricted_mean(times[chosen], events[chosen], tau, level)
-        variance += own
-    difference = means[levels[1]] - means[levels[0]]
-    if variance == 0:
+        raise SurvivalError(f"two groups are needed, not {len(levels)}: {levels.tolist()}")
+    means, variances = zip(*(_rmst(times, events, names == g, tau, g) for g in levels), strict=True)
+    half = sps.norm.ppf(0.975) * np.sqrt(sum(variances))
+    if half == 0:
         raise SurvivalError(f"neither group has an event before {tau:g} days")
-    error = np.sqrt(variance)
-    half = sps.norm.ppf(0.975) * error
-    p = 2 * sps.norm.sf(abs(difference) / error)
-    low, high = float(difference - half), float(difference + half)
-    return MeanDifference(difference, low, high, float(p), means)
+    difference = means[1] - means[0]
+    return Estimate(difference, difference - half, difference + half, "Greenwood")
 
 
-def _restricted_mean(times, events, tau, name) -> tuple[float, float]:
-    """Return the area under the curve up to tau and its variance."""
+def _rmst(times, events, own, tau, name) -> tuple[float, float]:
+    """Return the area under the curve of one group up to tau, and its variance."""
+    times, events = times[own], events[own]
     if times.max() < tau and not events[times == times.max()].all():
         raise SurvivalError(
-            f"group {name!r} was followed for {times.max():g} days, less than tau = {tau:g}"
+            f"group {str(name)!r} was followed for {times.max():g} days, less than tau = {tau:g}"
         )
     grid, at_risk, deaths = counts(times, events)
     survival = np.cumprod(1 - deaths / at_risk)
-    edges = np.clip(np.r_[0, grid, np.inf], None, tau)
-    areas = np.diff(edges) * np.r_[1, survival]
+    areas = np.diff(np.clip(np.r_[0, grid, np.inf], None, tau)) * np.r_[1, survival]
     right = areas[::-1].cumsum()[::-1][1:]  # area right of each time
     alive = at_risk - deaths
     share = np.divide(deaths, at_risk * alive, out=np.zeros(len(grid)), where=alive > 0)
@@ -306,25 +213,3 @@ def counts(times: np.ndarray, events: np.ndarray) -> tuple[np.ndarray, np.ndarra
     grid, inverse, total = np.unique(times, return_inverse=True, return_counts=True)
     at_risk = total[::-1].cumsum()[::-1]
     return grid, at_risk, np.bincount(inverse, weights=events, minlength=len(grid))
-
-
-def _groups(time, group, n: int) -> np.ndarray:
-    """Return the group of each patient as an array of objects."""
-    if group is None:
-        return np.full(n, "all", dtype=object)
-    same_rows(time=time, group=group)
-    names = pd.Series(group).reset_index(drop=True)
-    if len(names) != n:
-        raise SurvivalError(f"group has {len(names)} values, time has {n}")
-    if names.isna().any():
-        raise SurvivalError(f"group is missing in {int(names.isna().sum())} rows")
-    return names.to_numpy(dtype=object)
-
-
-def _sorted(names: np.ndarray) -> list:
-    """Return the distinct groups in order; in order of appearance if they cannot be sorted."""
-    levels = list(dict.fromkeys(names))
-    try:
-        return sorted(levels)
-    except TypeError:
-        return levels

@@ -1,4 +1,4 @@
-"""How good a prediction of survival is: concordance, time-dependent AUC, Brier score, calibration.
+"""How good a prediction of survival is: concordance, time-dependent AUC, Brier score.
 
 Risks point towards death: a higher risk means an earlier event. What censoring hides is made up
 for by inverse probability of censoring weights (IPCW): a patient whose event was seen at t stands
@@ -7,62 +7,40 @@ estimated from other patients, those a model was trained on (`train`); then no t
 those patients were no longer observed.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
+from tumorbench_utils.checks import numbers
 from tumorbench_utils.settings import unknown
-from tumorbench_utils.survival.checks import (
-    SurvivalError,
-    horizons,
-    numbers,
-    one_day,
-    outcome,
-    same_rows,
-)
-from tumorbench_utils.survival.curves import counts, kaplan_meier
+from tumorbench_utils.stats import Estimate
+from tumorbench_utils.survival.curves import counts
+from tumorbench_utils.survival.outcome import SurvivalError, beside, days, outcome
 
 METHODS = ("harrell", "uno")
 
 
-class _Censoring:
-    """Kaplan-Meier estimate of the probability of not being censored up to and including t.
+def _uncensored(at: np.ndarray, times, events, train=None) -> np.ndarray:
+    """Return G: the probability of not being censored up to and including each of some times.
 
     At a tie the events come first: a patient who dies on the day when another is censored was no
-    longer at risk of being censored.
+    longer at risk of being censored. Raises where G is unknown or 0.
     """
-
-    def __init__(self, times: np.ndarray, events: np.ndarray):
-        self.grid, at_risk, deaths = counts(times, events)
-        at_risk = at_risk - deaths
-        censored = counts(times, ~events)[2]
-        step = np.divide(censored, at_risk, out=np.zeros(len(self.grid)), where=at_risk > 0)
-        self.free = np.cumprod(1 - step)
-
-    def __call__(self, days: np.ndarray) -> np.ndarray:
-        """Return the probability at each time; raise where it is unknown or 0."""
-        at = np.searchsorted(self.grid, days, side="right")
-        free = np.r_[1, self.free][at]
-        bad = (free <= 1e-12) | (days > self.grid[-1])
-        if bad.any():
-            raise SurvivalError(
-                f"the censoring weights are not defined at {days[bad].min():g} days: the patients "
-                f"they are estimated from were followed for {self.grid[-1]:g} days at most; stop "
-                "earlier (smaller tau or times)"
-            )
-        return free
-
-
-def _censoring(times, events, train) -> _Censoring:
-    if train is None:
-        return _Censoring(times, events)
-    try:
-        train_time, train_event = train
-    except (TypeError, ValueError):
-        raise SurvivalError("train must be a pair: (time, event)") from None
-    return _Censoring(*outcome(train_time, train_event, needs_event=False, where="train"))
+    if train is not None:
+        times, events = outcome(*train, needs_event=False)
+    grid, at_risk, deaths = counts(times, events)
+    at_risk = at_risk - deaths
+    censored = counts(times, ~events)[2]
+    step = np.divide(censored, at_risk, out=np.zeros(len(grid)), where=at_risk > 0)
+    free = np.r_[1, np.cumprod(1 - step)][np.searchsorted(grid, at, side="right")]
+    bad = (free <= 1e-12) | (at > grid[-1])
+    if bad.any():
+        raise SurvivalError(
+            f"the censoring weights are not defined at {at[bad].min():g} days: the patients they "
+            f"are estimated from were followed for {grid[-1]:g} days at most; stop earlier "
+            "(smaller tau or times)"
+        )
+    return free
 
 
 def concordance(time, event, risk, method="harrell", tau=None, *, train=None) -> float:
@@ -79,9 +57,9 @@ def concordance(time, event, risk, method="harrell", tau=None, *, train=None) ->
     risk : array-like, shape (n,)
         Higher means an earlier event.
     method : {"harrell", "uno"}
-        Harrell et al. (1982) counts every pair once, which makes the result depend on the
-        censoring. Uno et al. (2011) weights a pair by ``1/G(t)**2``, t the earlier time, which
-        removes this dependence if censoring is independent of survival and of the risk.
+        Harrell [1]_ counts every pair once, which makes the result depend on the censoring. Uno
+        [2]_ weights a pair by ``1/G(t)**2``, t the earlier time, which removes this dependence if
+        censoring is independent of survival and of the risk.
     tau : float, optional
         Only pairs whose earlier time is below `tau` days count. Compare models with the same one.
     train : (time, event), optional
@@ -96,51 +74,49 @@ def concordance(time, event, risk, method="harrell", tau=None, *, train=None) ->
     ------
     SurvivalError
         If an input is not valid, no pair is comparable, or G is unknown at one of the times.
+
+    See Also
+    --------
+    lifelines.utils.concordance_index : Harrell's without tau, of predicted times: minus the risk.
+
+    References
+    ----------
+    .. [1] Harrell et al. Evaluating the yield of medical tests. JAMA 1982.
+    .. [2] Uno et al. On the C-statistics for evaluating overall adequacy of risk prediction
+       procedures with censored survival data. Statistics in Medicine 2011.
     """
     if method not in METHODS:
         raise SurvivalError(unknown("method", method, METHODS))
-    same_rows(time=time, risk=risk)
-    times, events = outcome(time, event)
-    risks = numbers(risk, "risk", len(times))
-    limit = np.inf if tau is None else one_day(tau, "tau")
-    earlier = np.flatnonzero(events & (times < limit))
+    times, events, risks, earlier = _order(time, event, risk, tau)
     weights = np.ones(len(earlier))
     if method == "uno":
-        weights = _censoring(times, events, train)(times[earlier]) ** -2.0
-    right, pairs = _count_pairs(times, events, risks, earlier)
-    if not pairs.any():
-        raise SurvivalError("no pair of patients is comparable: no time lies after an event")
-    return float(weights @ right / (weights @ pairs))
-
-
-def _count_pairs(times, events, risks, earlier) -> tuple[np.ndarray, np.ndarray]:
-    """Return per earlier patient the pairs in the right order and all pairs."""
+        weights = _uncensored(times[earlier], times, events, train) ** -2.0
     right, pairs = np.zeros(len(earlier)), np.zeros(len(earlier))
     size = max(1, 2**22 // len(times))  # bounds the memory
     for start in range(0, len(earlier), size):
         block = slice(start, start + size)
         comparable, score = _pairs(times, events, risks, earlier[block])
         right[block], pairs[block] = score.sum(axis=1), comparable.sum(axis=1)
-    return right, pairs
+    if not pairs.any():
+        raise SurvivalError("no pair of patients is comparable: no time lies after an event")
+    return float(weights @ right / (weights @ pairs))
+
+
+def _order(time, event, risk, tau) -> tuple[np.ndarray, ...]:
+    """Return times, events, risks, and the rows that can be the earlier one of a pair."""
+    times, events = outcome(time, event)
+    limit = np.inf if tau is None else days(tau, "tau").item()
+    return times, events, beside(time, risk, "risk"), np.flatnonzero(events & (times < limit))
 
 
 def _pairs(times, events, risks, earlier) -> tuple[np.ndarray, np.ndarray]:
     """Return which patients each earlier one is comparable with, and the score of each pair."""
-    start = times[earlier, None]
+    start, own = times[earlier, None], risks[earlier, None]
     comparable = (times > start) | ((times == start) & ~events)
-    own = risks[earlier, None]
     return comparable, comparable * ((own > risks) + 0.5 * (own == risks))
 
 
-class Concordance(NamedTuple):
-    """A concordance and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap_concordance(time, event, risk, tau=None, *, n=2000, seed=0) -> Concordance:
+def bootstrap_concordance(time, event, risk, tau=None, *, n=2000, seed=0) -> Estimate:
     """Return Harrell's concordance of a fixed risk with the percentile interval of a bootstrap.
 
     Patients are drawn with replacement; a patient is never paired with a copy of itself.
@@ -159,21 +135,18 @@ def bootstrap_concordance(time, event, risk, tau=None, *, n=2000, seed=0) -> Con
         As :func:`concordance`.
     """
     value = concordance(time, event, risk, tau=tau)
-    times, events = outcome(time, event)
-    risks = numbers(risk, "risk", len(times))
-    earlier = np.flatnonzero(events & (times < (np.inf if tau is None else tau)))
+    times, events, risks, earlier = _order(time, event, risk, tau)
     comparable, score = _pairs(times, events, risks, earlier)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(times), np.full(len(times), 1 / len(times)), size=n).astype(float)
     pairs = ((drawn[:, earlier] @ comparable) * drawn).sum(axis=1)
     right = ((drawn[:, earlier] @ score) * drawn).sum(axis=1)
     values = right[pairs > 0] / pairs[pairs > 0]
-    low, high = np.quantile(values, (0.025, 0.975))
-    return Concordance(value, float(low), float(high))
+    return Estimate(value, *np.quantile(values, (0.025, 0.975)), "bootstrap")
 
 
 def time_dependent_auc(time, event, risk, times, *, train=None) -> pd.Series:
-    """Return the cumulative/dynamic AUC at given times (Uno et al. 2007; Hung and Chiang 2010).
+    """Return the cumulative/dynamic AUC at given times [1]_ [2]_.
 
     At time t the cases are the patients whose event was seen by t, weighted by ``1/G`` at their
     time; the controls are those observed beyond t. The AUC is the weighted share of pairs of a
@@ -199,55 +172,61 @@ def time_dependent_auc(time, event, risk, times, *, train=None) -> pd.Series:
     SurvivalError
         If an input is not valid, a time has no case or no control, or G is unknown at the time of
         a case.
+
+    See Also
+    --------
+    sksurv.metrics.cumulative_dynamic_auc : the same numbers (scikit-survival, GPL).
+
+    References
+    ----------
+    .. [1] Uno et al. Evaluating prediction rules for t-year survivors. JASA 2007.
+    .. [2] Hung and Chiang. Estimation methods for time-dependent AUC models with survival data.
+       Canadian Journal of Statistics 2010.
     """
-    same_rows(time=time, risk=risk)
-    durations, events = outcome(time, event)
-    days = horizons(times)
-    risks = numbers(risk, "risk", len(durations))
-    censoring = _censoring(durations, events, train)
-    values = [_auc(durations, events, risks, day, censoring) for day in days]
-    return pd.Series(values, index=pd.Index(days, name="days"), name="auc")
+    durations, events, risks, _ = _order(time, event, risk, None)
+    values = {}
+    for day in days(times):
+        case, control = events & (durations <= day), durations > day
+        if not case.any() or not control.any():
+            raise SurvivalError(
+                f"no AUC at {day:g} days: {case.sum()} patients with an event by then, "
+                f"{control.sum()} observed beyond"
+            )
+        weights = 1 / _uncensored(durations[case], durations, events, train)
+        others = np.sort(risks[control])
+        wins = sum(np.searchsorted(others, risks[case], side=side) for side in ("left", "right"))
+        values[day] = float(weights @ wins / (2 * weights.sum() * control.sum()))
+    return pd.Series(values, name="auc").rename_axis("days")
 
 
-def _auc(durations, events, risks, day, censoring) -> float:
-    case, control = events & (durations <= day), durations > day
-    if not case.any() or not control.any():
+def brier_score(time, event, survival, times, *, train=None) -> np.ndarray:
+    """Return the Brier score of predicted survival probabilities at each time, see below."""
+    durations, events = outcome(time, event, needs_event=False)
+    horizon = days(times)
+    if np.ndim(survival) == 2:
+        alive = beside(time, survival, "survival", ndim=2)
+    else:
+        alive = numbers(survival, "survival", error=SurvivalError)[None]  # the same for everybody
+    if alive.shape[1] != len(horizon) or (np.abs(alive - 0.5) > 0.5 + 1e-9).any():
         raise SurvivalError(
-            f"no AUC at {day:g} days: {case.sum()} patients with an event by then, "
-            f"{control.sum()} observed beyond"
+            f"survival must hold probabilities, one column for each of {len(horizon)} times; it "
+            f"has {alive.shape[1]}, from {alive.min():g} to {alive.max():g}"
         )
-    weights = 1 / censoring(durations[case])
-    others = np.sort(risks[control])
-    below = np.searchsorted(others, risks[case], side="left")
-    not_above = np.searchsorted(others, risks[case], side="right")
-    return float(weights @ (below + not_above) / (2 * weights.sum() * control.sum()))
+    dead = events[:, None] & (durations[:, None] <= horizon)
+    seen = dead.any(axis=1)
+    weight = np.zeros(len(durations))
+    weight[seen] = 1 / _uncensored(durations[seen], durations, events, train)
+    beyond = (durations[:, None] > horizon) / _uncensored(horizon, durations, events, train)
+    return (alive**2 * dead * weight[:, None] + (1 - alive) ** 2 * beyond).mean(axis=0)
 
 
-def _probabilities(survival, rows: int, columns: int) -> np.ndarray:
-    """Return predicted survival of shape (rows, columns); one row stands for all patients."""
-    values = np.asarray(survival)
-    if values.dtype.kind not in "iuf":
-        raise SurvivalError(f"survival must hold numbers, not {values.dtype}")
-    if values.shape == (columns,):
-        values = np.tile(values, (rows, 1))
-    if values.shape == (rows,) and columns == 1:
-        values = values[:, None]
-    if values.shape != (rows, columns):
-        raise SurvivalError(
-            f"survival has the shape {values.shape}; {rows} patients and {columns} times need "
-            f"{(rows, columns)}"
-        )
-    if not ((values > -1e-9) & (values < 1 + 1e-9)).all():
-        raise SurvivalError("survival must hold probabilities between 0 and 1, without gaps")
-    return values
+def integrated_brier(time, event, survival, times, *, train=None) -> float:
+    """Return the mean Brier score of predicted survival over time [1]_.
 
-
-def brier_score(time, event, survival, times, *, train=None) -> pd.Series:
-    """Return the Brier score of predicted survival probabilities (Graf et al. 1999).
-
-    The mean squared difference between the predicted survival at t and what came true, with
-    weight ``1/G`` at their time for those who died by t, ``1/G(t)`` for those observed beyond t and
-    0 for those censored before. 0 is perfect; predicting 0.5 for everybody gives about 0.25.
+    At each time t: the mean squared difference between the predicted survival and what came true,
+    with weight ``1/G`` at their time for those who died by t, ``1/G(t)`` for those observed beyond
+    t and 0 for those censored before. 0 is perfect; predicting 0.5 for everybody gives about 0.25.
+    Between the given times the score is a straight line.
 
     Parameters
     ----------
@@ -255,125 +234,51 @@ def brier_score(time, event, survival, times, *, train=None) -> pd.Series:
         As for :func:`concordance`.
     survival : array-like, shape (n, len(times)) or (len(times),)
         Predicted probability of being alive at each time; one row for all patients alike.
-    times : float or array-like of float
-        Increasing days.
+    times : array-like of float
+        Increasing days, at least two.
     train : (time, event), optional
         Patients from whom G is estimated; those scored if None.
-
-    Returns
-    -------
-    Series, index = times
 
     Raises
     ------
     SurvivalError
         If an input is not valid, a prediction is no probability, or G is unknown at a time.
-    """
-    durations, events = outcome(time, event, needs_event=False)
-    days = horizons(times)
-    alive = _probabilities(survival, len(durations), len(days))
-    censoring = _censoring(durations, events, train)
-    dead = events[:, None] & (durations[:, None] <= days)
-    seen = dead.any(axis=1)
-    weight = np.zeros(len(durations))
-    weight[seen] = 1 / censoring(durations[seen])
-    beyond = (durations[:, None] > days) / censoring(days)
-    scores = (alive**2 * dead * weight[:, None] + (1 - alive) ** 2 * beyond).mean(axis=0)
-    return pd.Series(scores, index=pd.Index(days, name="days"), name="brier")
 
+    See Also
+    --------
+    sksurv.metrics.integrated_brier_score : the same numbers (scikit-survival, GPL).
 
-def integrated_brier(time, event, survival, times, *, train=None) -> float:
-    """Return the mean of :func:`brier_score` over time (trapezoids between the given times).
-
-    Parameters
+    References
     ----------
-    time, event, survival, times, train
-        As for :func:`brier_score`; at least two times.
-
-    Raises
-    ------
-    SurvivalError
-        As :func:`brier_score`, and for fewer than two times.
+    .. [1] Graf et al. Assessment and comparison of prognostic classification schemes for survival
+       data. Statistics in Medicine 1999.
     """
-    days = horizons(times)
-    if len(days) < 2:
+    horizon = days(times)
+    if len(horizon) < 2:
         raise SurvivalError("an integrated Brier score needs at least two times")
-    scores = brier_score(time, event, survival, days, train=train).to_numpy()
-    return float(trapezoid(scores, days) / (days[-1] - days[0]))
+    scores = brier_score(time, event, survival, horizon, train=train)
+    return float(trapezoid(scores, horizon) / (horizon[-1] - horizon[0]))
 
 
-def calibration(time, event, survival, days: float, bins: int = 5) -> pd.DataFrame:
-    """Compare predicted survival at one time with what was observed, in groups of patients.
+def censored_label(time, event, horizon: float) -> pd.DataFrame:
+    """Return the label "alive at `horizon`" with weights that make up for censoring.
 
-    Parameters
-    ----------
-    time, event : array-like, shape (n,)
-        As for :func:`concordance`.
-    survival : array-like, shape (n,)
-        Predicted probability of being alive at `days`.
-    days : float
-        For example 365 or 730.
-    bins : int
-        Groups of about equal size, by predicted survival; equal predictions stay together.
-
-    Returns
-    -------
-    DataFrame
-        One row per group, lowest survival first: ``predicted`` (mean), ``observed`` (Kaplan-Meier
-        at `days`), ``low``, ``high`` (its 95% interval), ``n``, ``events`` (by `days`). A group
-        none of whom was followed that long has missing ``observed``, ``low`` and ``high``.
-
-    Raises
-    ------
-    SurvivalError
-        If an input is not valid or there are fewer patients than groups.
-    """
-    same_rows(time=time, survival=survival)
-    times, events = outcome(time, event, needs_event=False)
-    days = one_day(days, "days")
-    predicted = _probabilities(numbers(survival, "survival", len(times)), len(times), 1)[:, 0]
-    if not 1 <= bins <= len(times):
-        raise SurvivalError(f"{len(times)} patients cannot be put into {bins} groups")
-    cuts = np.unique(np.quantile(predicted, np.arange(1, bins) / bins))
-    group = np.searchsorted(cuts, predicted, side="left")
-    rows = []
-    for g in np.unique(group):
-        own = group == g
-        row = {"predicted": predicted[own].mean(), "n": int(own.sum())}
-        row["events"] = int((events[own] & (times[own] <= days)).sum())
-        curve = kaplan_meier(times[own], events[own]).table
-        line = curve[curve["time"] <= days].iloc[-1]
-        known = curve["time"].iloc[-1] >= days or curve["survival"].iloc[-1] == 0
-        row |= dict(
-            zip(("observed", "low", "high"), line[["survival", "low", "high"]], strict=True)
-        )
-        rows.append(row if known else row | {"observed": None, "low": None, "high": None})
-    return pd.DataFrame(rows).astype({"observed": float, "low": float, "high": float})[
-        ["predicted", "observed", "low", "high", "n", "events"]
-    ]
-
-
-def censored_label(time, event, days: float, *, train=None) -> pd.DataFrame:
-    """Return the label "alive at `days`" with weights that make up for censoring.
-
-    Dropping the patients censored before `days` (complete cases) keeps all early deaths but not
+    Dropping the patients censored before `horizon` (complete cases) keeps all early deaths but not
     all survivors, so that survival is underestimated. Inverse probability of censoring weights
-    undo it: the deaths seen by `days` count ``1/G`` at their time, the patients observed to `days`
+    undo it: the deaths seen by then count ``1/G`` at their time, the patients observed to `horizon`
     ``1/G`` just before it, the censored ones 0.
 
     Parameters
     ----------
     time, event : array-like, shape (n,)
         As for :func:`concordance`.
-    days : float
-        Horizon, for example 730.
-    train : (time, event), optional
-        Patients from whom G is estimated; those labelled if None.
+    horizon : float
+        Days, for example 730.
 
     Returns
     -------
     DataFrame
-        ``label`` (Int64: 1 = alive at `days`, 0 = dead before, missing = censored before) and
+        ``label`` (Int64: 1 = alive at `horizon`, 0 = dead before, missing = censored before) and
         ``weight`` (0 where the label is missing). The index is that of `time` if it is a Series.
 
     Raises
@@ -382,14 +287,12 @@ def censored_label(time, event, days: float, *, train=None) -> pd.DataFrame:
         If an input is not valid or G is unknown at one of the times.
     """
     times, events = outcome(time, event, needs_event=False)
-    days = one_day(days, "days")
-    censoring = _censoring(times, events, train)
-    dead, alive = events & (times < days), times >= days
+    day = days(horizon, "horizon").item()
+    dead, alive = events & (times < day), times >= day
+    known = dead | alive
+    at = np.where(alive, np.nextafter(day, 0), times)[known]
     weight = np.zeros(len(times))
-    weight[dead] = 1 / censoring(times[dead])
-    if alive.any():
-        weight[alive] = 1 / censoring(np.array([np.nextafter(days, 0)]))
-    label = pd.array(np.where(alive, 1, 0), dtype="Int64")
-    label[~dead & ~alive] = pd.NA
+    weight[known] = 1 / _uncensored(at, times, events)
+    label = pd.Series(alive, dtype="Int64").where(known).array
     index = time.index if isinstance(time, pd.Series) else None
     return pd.DataFrame({"label": label, "weight": weight}, index=index)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tumorbench_utils.survival.checks import SurvivalError
+from tumorbench_utils.survival.outcome import SurvivalError
 from tumorbench_utils.survival.ridge import RiskSets, fit_ridge
 
 #: Ridge penalties that are tried, in events, the largest first.
@@ -15,13 +15,19 @@ COMPONENTS = 32
 #: finite and changes little else.
 CLINICAL_PENALTY = 1.0
 
+#: Inner folds in which the penalty is chosen.
+FOLDS = 5
+
 
 class Standardiser:
     """Mean and standard deviation of training patients; a constant column becomes 0."""
 
     def __init__(self, x: np.ndarray):
-        self.mean, spread = x.mean(axis=0), x.std(axis=0)
-        constant = spread <= 1e-9 * np.abs(x).max(axis=0)
+        # powers of two leave every digit as it is and keep squares from over- or underflowing
+        largest = np.abs(x).max(axis=0)
+        exponent = np.frexp(largest)[1]
+        self.mean, spread = x.mean(axis=0), np.ldexp(np.ldexp(x, -exponent).std(axis=0), exponent)
+        constant = spread <= 1e-9 * largest
         self.scale = np.where(constant, 0, 1 / np.where(constant, 1, spread))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -55,22 +61,21 @@ class Components:
         return self.standardise(x) @ self.axes
 
 
-def patient_folds(events: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each row: patients are whole, and those with an event are shared out."""
-    _, codes = np.unique(groups, return_inverse=True)
-    died = np.bincount(codes, weights=events) > 0
-    order = np.random.default_rng(seed).permutation(len(died))
-    order = order[np.argsort(~died[order], kind="stable")]
-    fold = np.empty(len(died), dtype=int)
-    fold[order] = np.arange(len(died)) % folds
-    return fold[codes]
+def patient_folds(events: np.ndarray, patients: np.ndarray, seed: int) -> np.ndarray:
+    """Return the fold of each row; the patients with an event are shared out."""
+    rank = np.argsort(np.argsort(patients))
+    order = np.random.default_rng(seed).permutation(len(rank))
+    order = order[np.argsort(~events[np.argsort(patients)][order], kind="stable")]
+    fold = np.empty(len(rank), dtype=int)
+    fold[order] = np.arange(len(rank)) % FOLDS
+    return fold[rank]
 
 
 class RidgeCox:
-    """Cox model of features and clinical covariates with a ridge on the features.
+    """Cox model of clinical covariates and features with a ridge on the features.
 
     The penalty of the features is the one with the largest cross-validated partial likelihood
-    (Verweij and van Houwelingen 1993) in folds of the training patients, no patient on two sides.
+    (Verweij and van Houwelingen 1993) in folds of the training patients.
     The clinical covariates carry the fixed small penalty :data:`CLINICAL_PENALTY`.
 
     Parameters
@@ -79,40 +84,36 @@ class RidgeCox:
         Principal components; p may be 0.
     covariates : ndarray, shape (n, k)
         k may be 0.
-    times, events, groups : ndarray, shape (n,)
-    folds : int
+    times, events, patients : ndarray, shape (n,)
+        One row a patient; the folds go by the order of `patients`, not by that of the rows.
     seed : int
         Of the folds.
     """
 
-    def __init__(self, features, covariates, times, events, groups, *, folds: int = 5, seed: int):
+    def __init__(self, features, covariates, times, events, patients, seed: int):
         self.standardise = Standardiser(covariates)
         x = np.hstack([self.standardise(covariates), features])
-        self._features = features.shape[1]
-        sets = RiskSets(times, events)
-        self.penalty = None
-        if self._features:
-            self.penalty = self._choose(x, times, events, groups, sets, folds, seed)
+        self.sizes = covariates.shape[1], features.shape[1]
+        sets = self.sets = RiskSets(times, events)
+        self.penalty = np.nan
+        if features.shape[1]:
+            self.penalty = self._choose(x, times, events, patients, sets, seed)
         self.coefficients = fit_ridge(sets, x, self._weights(self.penalty))
         self.train_risk = x @ self.coefficients
-        self.baseline = sets.baseline(self.train_risk)
 
-    def _weights(self, penalty: float | None) -> np.ndarray:
-        clinical = len(self.standardise.mean)
-        return np.r_[np.full(clinical, CLINICAL_PENALTY), np.full(self._features, penalty or 0.0)]
+    def _weights(self, penalty: float) -> np.ndarray:
+        return np.repeat([CLINICAL_PENALTY, penalty], self.sizes)
 
-    def _choose(self, x, times, events, groups, sets, folds, seed) -> float:
-        died = len(np.unique(groups[events]))
-        if died < folds:
+    def _choose(self, x, times, events, patients, sets, seed) -> float:
+        if events.sum() < FOLDS:
             raise SurvivalError(
-                f"{died} training patients with an event are too few to choose a penalty in "
-                f"{folds} folds"
+                f"{events.sum()} training patients with an event are too few to choose a penalty "
+                f"in {FOLDS} folds"
             )
-        fold = patient_folds(events, groups, folds, seed)
+        fold = patient_folds(events, patients, seed)
         gain = np.zeros(len(PENALTIES))
-        for inner in (np.flatnonzero(fold != k) for k in range(folds)):
-            part = RiskSets(times[inner], events[inner])
-            beta = None
+        for inner in (np.flatnonzero(fold != k) for k in range(FOLDS)):
+            part, beta = RiskSets(times[inner], events[inner]), None
             for i, penalty in enumerate(PENALTIES):
                 beta = fit_ridge(part, x[inner], self._weights(penalty), beta)
                 risk = x @ beta
@@ -122,3 +123,7 @@ class RidgeCox:
     def risk(self, features: np.ndarray, covariates: np.ndarray) -> np.ndarray:
         """Return log hazards; higher means an earlier event."""
         return np.hstack([self.standardise(covariates), features]) @ self.coefficients
+
+    def survival(self, risk: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """Return the survival (n, k) of patients with log hazards `risk` (n,) at k days."""
+        return self.sets.survival(self.train_risk, risk, days)

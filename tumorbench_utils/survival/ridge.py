@@ -7,11 +7,9 @@ sum. Penalties are counted in events: the penalised log partial likelihood is
 information per event, so that a penalty of 1 weighs as much as one event.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from tumorbench_utils.survival.checks import SurvivalError
+from tumorbench_utils.survival.outcome import SurvivalError
 
 
 def _from_zero(values: np.ndarray) -> np.ndarray:
@@ -53,7 +51,9 @@ class RiskSets:
 
     def log_likelihood(self, risk: np.ndarray) -> float:
         """Return the log partial likelihood of log hazards, shape (n,), in the sample's order."""
-        risk = risk[self.order]
+        return self._ordered_likelihood(risk[self.order])
+
+    def _ordered_likelihood(self, risk: np.ndarray) -> float:
         shift = risk.max()
         sums = self._denominators(np.exp(risk - shift))
         return float((risk[self.event_rows] - shift - np.log(sums)).sum())
@@ -75,40 +75,28 @@ class RiskSets:
         gradient = (self.seen - load) @ x
         return gradient, (x * load[:, None]).T @ x - means.T @ means
 
-    def baseline(self, risk: np.ndarray) -> "Baseline":
-        """Return Breslow's cumulative hazard of a patient with log hazard 0."""
+    def survival(self, risk: np.ndarray, new: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """Return the survival that Breslow's cumulative hazard predicts for other patients.
+
+        Parameters
+        ----------
+        risk : ndarray, shape (n,)
+            Log hazards in the sample's order, from which the baseline is estimated.
+        new : ndarray, shape (m,)
+            Log hazards of the patients to predict.
+        days : ndarray, shape (k,)
+            Not beyond the last time of the sample.
+
+        Returns
+        -------
+        ndarray, shape (m, k)
+        """
         risk = risk[self.order]
         shift = risk.max()
-        weight = np.exp(risk - shift)
-        steps = 1 / weight[::-1].cumsum()[::-1][self.start]
-        hazard = steps.cumsum() * np.exp(-shift)
-        return Baseline(self.times[self.event_rows], hazard, float(self.times[-1]))
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Cumulative baseline hazard: event times (days), hazard up to each, end of the follow-up."""
-
-    times: np.ndarray
-    hazard: np.ndarray
-    end: float
-
-    def survival(self, risk: np.ndarray, days: np.ndarray) -> np.ndarray:
-        """Return the survival of patients with log hazards `risk` (n,), shape (n, len(days)).
-
-        Raises
-        ------
-        SurvivalError
-            If a time lies beyond the follow-up of the training patients.
-        """
-        days = np.asarray(days, dtype=float)
-        if (days > self.end).any():
-            raise SurvivalError(
-                f"no survival can be predicted for {days.max():g} days: the training patients were "
-                f"followed for {self.end:g} days at most"
-            )
-        hazard = np.r_[0, self.hazard][np.searchsorted(self.times, days, side="right")]
-        return np.exp(-np.exp(risk)[:, None] * hazard)
+        steps = 1 / np.exp(risk - shift)[::-1].cumsum()[::-1][self.start]
+        hazard = np.r_[0, steps.cumsum() * np.exp(-shift)]
+        at = np.searchsorted(self.times[self.event_rows], days, side="right")
+        return np.exp(-np.exp(new)[:, None] * hazard[at])
 
 
 def fit_ridge(
@@ -133,39 +121,26 @@ def fit_ridge(
         If the fit does not converge, as with an unpenalised covariate that separates the events.
     """
     x = x[sets.order]
-    beta = np.zeros(x.shape[1]) if start is None else start.copy()
-    value = _objective(sets, x, beta, penalty)
+
+    def objective(beta):
+        return sets._ordered_likelihood(x @ beta) - 0.5 * (penalty * beta) @ beta
+
+    beta = np.zeros(x.shape[1]) if start is None else start
     with np.errstate(all="ignore"):  # a fit that runs away overflows, and is refused below
-        beta = _newton(sets, x, penalty, beta, value)
-    if beta is None:
-        raise SurvivalError("the ridge Cox fit did not converge; use a larger penalty")
-    return beta
-
-
-def _newton(sets, x, penalty, beta, value) -> np.ndarray | None:
-    """Return the maximum, or None where Newton's method does not find one."""
-    for _ in range(50):
-        gradient, information = sets.derivatives(x, x @ beta)
-        gradient -= penalty * beta
-        try:
-            step = np.linalg.solve(information + np.diag(penalty), gradient)
-        except np.linalg.LinAlgError:
-            return None
-        gain = gradient @ step
-        if gain < 1e-9:
-            return beta + step
-        for _ in range(30):  # halve the step until the likelihood rises
-            new = _objective(sets, x, beta + step, penalty)
-            if new >= value:
+        value = objective(beta)
+        for _ in range(50):
+            gradient, information = sets.derivatives(x, x @ beta)
+            gradient -= penalty * beta
+            try:
+                step = np.linalg.solve(information + np.diag(penalty), gradient)
+            except np.linalg.LinAlgError:
                 break
-            step /= 2
-        beta, value = beta + step, new
-    return None
-
-
-def _objective(sets: RiskSets, x: np.ndarray, beta: np.ndarray, penalty: np.ndarray) -> float:
-    risk = x @ beta
-    shift = risk.max()
-    sums = sets._denominators(np.exp(risk - shift))
-    likelihood = (risk[sets.event_rows] - shift - np.log(sums)).sum()
-    return likelihood - 0.5 * (penalty * beta) @ beta
+            if gradient @ step < 1e-9:
+                return beta + step
+            for _ in range(30):  # halve the step until the likelihood rises
+                new = objective(beta + step)
+                if new >= value:
+                    break
+                step /= 2
+            beta, value = beta + step, new
+    raise SurvivalError("the ridge Cox fit did not converge; use a larger penalty")
