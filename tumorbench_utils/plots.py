@@ -147,6 +147,7 @@ def forest(
     *,
     reference: float | None = None,
     colors: list[str] | None = None,
+    filled=None,
 ) -> Axes:
     """Draw estimates with their intervals, one line each, the first on top.
 
@@ -159,12 +160,15 @@ def forest(
     reference : float, optional
         Position of a dashed vertical line, for example chance.
     colors : list of str, length n, optional
+    filled : array-like of bool, shape (n,), optional
+        Points that are filled, for example those that differ from the reference; all by default.
     """
     values, low, high = (np.asarray(a, dtype=float) for a in (values, low, high))
     rows = np.arange(len(names))
     colors = colors or [PALETTE[0]] * len(names)
     axes.hlines(rows, low, high, colors=colors, linewidth=2)
-    axes.scatter(values, rows, c=colors, s=28, zorder=3)
+    face = colors if filled is None else np.where(filled, colors, "white")
+    axes.scatter(values, rows, c=face, edgecolors=colors, s=28, zorder=3)
     if reference is not None:
         axes.axvline(reference, color="#777777", linestyle="--", linewidth=1, zorder=0)
     axes.set_yticks(rows, names)
