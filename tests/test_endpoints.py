@@ -1,5 +1,7 @@
 """Endpoints on small made-up cohorts: who is in, which label counts, what stands beside a model."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,8 +134,10 @@ def test_added_value_is_kept_in_its_parts(cohort, X):
     assert (direct["both"].scores == parts["both"].scores).all()
 
 
-def test_features_from_images_are_kept_until_an_image_changes(tmp_path, monkeypatch):
-    path = tmp_path / "scan.nii.gz"
+@pytest.mark.parametrize("kind", ["scan.nii.gz", "scan.mhd"])
+def test_features_from_images_are_kept_until_an_image_changes(tmp_path, monkeypatch, kind):
+    """Of an .mhd only the .raw beside it changes."""
+    path = tmp_path / kind
 
     def write(inside):
         volume = np.full((60, 60, 60), -850, np.int16)
@@ -141,17 +145,18 @@ def test_features_from_images_are_kept_until_an_image_changes(tmp_path, monkeypa
         sitk.WriteImage(sitk.GetImageFromArray(volume), str(path))
 
     write(40)
-    table = pd.DataFrame(
-        {"lesion_id": ["a"], "image_path": [str(path)], "coord_x": 29.5, "coord_y": 29.5}
-    ).assign(coord_z=29.5)
+    seed = {"coord_x": 29.5, "coord_y": 29.5, "coord_z": 29.5}
+    table = pd.DataFrame({"lesion_id": ["a"], "image_path": [str(path)], **seed})
     cohort = Cohort(COHORTS["luna16"], "phantom", table)
     first = endpoints.handcrafted_features(cohort)
     assert first.loc["a", "p90_hu"] == 40
-    monkeypatch.setattr(endpoints.handcrafted, "cohort_features", None)
-    assert endpoints.handcrafted_features(cohort).equals(first)
-    monkeypatch.undo()
-    monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoints.handcrafted, "cohort_features", None)
+        assert endpoints.handcrafted_features(cohort).equals(first)
+    header = path.stat()
     write(100)
+    if kind == "scan.mhd":
+        os.utime(path, ns=(header.st_atime_ns, header.st_mtime_ns))
     assert endpoints.handcrafted_features(cohort).loc["a", "p90_hu"] == 100
 
 

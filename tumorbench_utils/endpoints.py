@@ -6,7 +6,6 @@ protocol. Everything that it scores stands on the same test lesions and can be c
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from tumorbench_utils.cohorts import Cohort
 from tumorbench_utils.embeddings import EmbeddingStore, Encoder, embed
 from tumorbench_utils.files import made
 from tumorbench_utils.models import get_model
+from tumorbench_utils.patches import sources
 from tumorbench_utils.probes import LinearProbe, ProbeResult
 from tumorbench_utils.probes.compare import design
 from tumorbench_utils.probes.inputs import PROTOCOLS
@@ -272,8 +272,8 @@ def handcrafted_features(cohort: Cohort) -> pd.DataFrame:
     DataFrame, index ``lesion_id``
     """
     table = cohort.table[["lesion_id", "image_path", "coord_x", "coord_y", "coord_z"]]
-    images = [Path(path).stat() for path in table["image_path"].unique()]
-    state = [(image.st_size, image.st_mtime_ns) for image in images]
+    files = [file for image in table["image_path"].unique() for file in sources(image)]
+    state = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     code = digests.of_code("tumorbench_utils.handcrafted")
     digest = digests.of(cohort.card.key, cohort.edition, table, state, code)[:16]
     path = settings.cache_dir() / "handcrafted" / f"{digest}.parquet"
