@@ -150,12 +150,12 @@ def added_value(X, covariates, y, splits, *, groups=None) -> dict[str, ProbeResu
     InputError
         As :func:`run_probe`.
     """
-    data, splits = probe_input(X, y, groups), check_splits(splits, checks.labels(y))
-    known = probe_input(covariates, y, name="covariates").X.astype(np.float64)
+    data = probe_input(X, y, splits, groups)
+    known = probe_input(covariates, y, data.splits, name="covariates").X.astype(np.float64)
     # The log-odds are the last column of what every model is fitted on.
     columns = {"covariates": np.s_[:, :-1], "embedding": np.s_[:, -1:], "both": np.s_[:, :]}
     outcomes = {name: [] for name in columns}
-    for split in splits:
+    for split in data.splits:
         rows = rows_to_fit(split)
         probe = linear.LinearProbe(C=linear.choose_penalty(data.X, data.y, split), scale=True)
         folds = inner_folds(data, rows)
@@ -167,10 +167,7 @@ def added_value(X, covariates, y, splits, *, groups=None) -> dict[str, ProbeResu
             model = make_pipeline(StandardScaler(), LogisticRegression())
             scores = model.fit(train[part], fitted[1]).predict_proba(test[part])[:, 1]
             outcomes[name].append((None, scores))
-    return {
-        name: collect(data, splits, found, f"logistic on {name}", "careful")
-        for name, found in outcomes.items()
-    }
+    return {n: collect(data, o, f"logistic on {n}", "careful") for n, o in outcomes.items()}
 
 
 def permuted(y: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
@@ -225,13 +222,13 @@ def permutation_null(
     --------
     sklearn.model_selection.permutation_test_score : permutes within groups, and keeps the splits.
     """
-    data = probe_input(X, y, groups)
+    data = probe_input(X, y, make_splits(checks.labels(y)), groups)
     fit = fitter(data.X, probe, protocol)
     rng = np.random.default_rng(seed)
     means = np.empty(n)
     for i in range(n):
         labels = permuted(data.y, data.groups, rng)
-        splits = check_splits(make_splits(labels), labels)
-        outcomes = [fit(labels, split) for split in splits]
-        means[i] = collect(data._replace(y=labels), splits, outcomes, probe, protocol).mean
+        made = data._replace(y=labels, splits=check_splits(make_splits(labels), labels))
+        outcomes = [fit(labels, split) for split in made.splits]
+        means[i] = collect(made, outcomes, probe, protocol).mean
     return means

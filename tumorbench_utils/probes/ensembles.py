@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from tumorbench_utils import checks, stats
-from tumorbench_utils.probes.inputs import PROTOCOLS, check_splits, probe_input, rows_to_fit
+from tumorbench_utils.probes.inputs import PROTOCOLS, probe_input, rows_to_fit
 from tumorbench_utils.probes.knn import Neighbours
 from tumorbench_utils.probes.result import ProbeResult, collect
 
@@ -74,12 +74,11 @@ def ensemble(
     checks.one_of(protocol, "protocol", PROTOCOLS)
     if len(dict_of_X) < 2:
         raise checks.InputError("an ensemble needs the features of at least two models")
-    inputs = {name: probe_input(X, y, groups, f"X of {name}") for name, X in dict_of_X.items()}
-    models = {name: Neighbours(data.X, protocol) for name, data in inputs.items()}
-    data = next(iter(inputs.values()))
-    splits = check_splits(splits, data.y)
-    outcomes = methods[method](models, data, splits, protocol)
-    return collect(data, splits, outcomes, f"{method} ensemble", protocol)
+    splits, models = list(splits), {}
+    for name, X in dict_of_X.items():
+        data = probe_input(X, y, splits, groups, f"X of {name}")
+        models[name] = Neighbours(data.X, protocol)
+    return collect(data, methods[method](models, data, protocol), f"{method} ensemble", protocol)
 
 
 def alignment_weights(features: list[np.ndarray], k: int = ALIGNMENT_K) -> np.ndarray:
@@ -108,9 +107,9 @@ def alignment_weights(features: list[np.ndarray], k: int = ALIGNMENT_K) -> np.nd
     return overlap / overlap.sum() if overlap.any() else np.full(len(features), 1 / len(features))
 
 
-def _alignment(models, data, splits, protocol: str) -> list:
+def _alignment(models, data, protocol: str) -> list:
     outcomes, weights = [], alignment_weights([model.X for model in models.values()])
-    for split in splits:
+    for split in data.splits:
         rows = rows_to_fit(split, protocol)
         if protocol == "careful":
             scaled = [StandardScaler().fit_transform(model.X[rows]) for model in models.values()]
@@ -121,9 +120,9 @@ def _alignment(models, data, splits, protocol: str) -> list:
     return outcomes
 
 
-def _best(models, data, splits, protocol: str) -> list:
+def _best(models, data, protocol: str) -> list:
     outcomes = []
-    for split in splits:
+    for split in data.splits:
         inner = {name: model.choose(data.y, split)[1] for name, model in models.items()}
         name = max(inner, key=inner.get)
         k, scores = models[name].fit(data.y, split)
@@ -131,7 +130,7 @@ def _best(models, data, splits, protocol: str) -> list:
     return outcomes
 
 
-def _stacking(models, data, splits, protocol: str) -> list:
+def _stacking(models, data, protocol: str) -> list:
     """Fit a regression on the shares of the models, and choose its settings.
 
     As published it is fitted and chosen on the same validation rows. The careful one is fitted out
@@ -146,7 +145,7 @@ def _stacking(models, data, splits, protocol: str) -> list:
     def regression(shares, rows, k, C):
         return LogisticRegression(C=C, **options).fit(shares[:, :, k - 1], y[rows])
 
-    for split in splits:
+    for split in data.splits:
         rows = split.train if careful else split.val
         folded = _out_of_fold(models, data, rows) if careful else None
         k_max = folded.shape[2] if careful else STACKING_GRID[-1][0]

@@ -9,6 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tumorbench_utils import checks
+from tumorbench_utils.splits import Split
 
 PROTOCOLS = ("careful", "published")
 
@@ -24,16 +25,18 @@ class ProbeInput(NamedTuple):
         Patient of each lesion as a number from 0.
     index : Index, length n
         Lesion ids, or positions if arrays were given.
+    splits : list of Split
     """
 
     X: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None
     index: pd.Index
+    splits: list[Split]
 
 
-def probe_input(X, y, groups=None, name: str = "X") -> ProbeInput:
-    """Check and join features, labels and patients.
+def probe_input(X, y, splits, groups=None, name: str = "X") -> ProbeInput:
+    """Check and join features, labels, patients and splits.
 
     Parameters
     ----------
@@ -42,6 +45,7 @@ def probe_input(X, y, groups=None, name: str = "X") -> ProbeInput:
         32-bit numbers stay such numbers.
     y : Series or array, shape (n,)
         Labels 0 and 1.
+    splits : iterable of Split
     groups : Series or array, shape (n,), optional
         Patient of each lesion.
     name : str
@@ -64,12 +68,10 @@ def probe_input(X, y, groups=None, name: str = "X") -> ProbeInput:
     # others in the rounding error of its own mean.
     largest = np.abs(array).max(axis=0)
     if not 1e-15 < largest.max() < 1e15:
-        raise checks.InputError(
-            f"{name} runs to {largest.max():.0e} (column {largest.argmax()}): distances and "
-            "variances of such numbers are rounding errors; scale it or leave that column out"
-        )
+        where = f"{name} runs to {largest.max():.0e} (column {largest.argmax()})"
+        raise checks.InputError(f"{where}: scale it; squares of such numbers are lost to rounding")
     array = array.astype(np.float32) if joined.dtype == np.float32 else array
-    return ProbeInput(array, labels, codes, index)
+    return ProbeInput(array, labels, codes, index, check_splits(splits, labels))
 
 
 def check_splits(splits, y: np.ndarray) -> list:
@@ -80,18 +82,16 @@ def check_splits(splits, y: np.ndarray) -> list:
     InputError
         If it is otherwise.
     """
-    splits = list(splits)
+    splits = [Split(split.train, split.val, split.test) for split in splits]
     if not splits:
         raise checks.InputError("there are no splits")
     for number, split in enumerate(splits):
-        parts = {"train": split.train, "val": split.val, "test": split.test}
-        rows = np.concatenate([*parts.values()])
+        rows = np.concatenate(split)
         # Negative positions would count from the end, and truth values as rows 0 and 1.
         if rows.dtype.kind not in "iu" or rows.min() < 0 or len(np.unique(rows)) < len(rows):
-            raise checks.InputError(
-                f"split {number} must hold positions from 0 on, and no lesion in two parts"
-            )
-        for name, part in parts.items():
+            wanted = "must hold positions from 0 on, and no lesion in two parts"
+            raise checks.InputError(f"split {number} {wanted}")
+        for name, part in split._asdict().items():
             checks.labels(y[part], f"split {number}, {name}: y")
     return splits
 
@@ -114,10 +114,8 @@ class BinaryProbe(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) != 2:
-            raise checks.InputError(
-                "Only binary classification is supported: two classes, not one class or more than "
-                f"two; there are {len(self.classes_)}"
-            )
+            known = "Only binary classification is supported, neither one class nor more than two"
+            raise checks.InputError(f"{known}; there are {len(self.classes_)}")
         return X, codes
 
     def _queries(self, X) -> np.ndarray:

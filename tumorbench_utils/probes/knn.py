@@ -42,10 +42,7 @@ def unit_rows(X: np.ndarray) -> np.ndarray:
 
 def unit_distances(queries: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Cosine distance of rows that have unit length, rounded as scikit-learn's is."""
-    product = queries @ train.T
-    product *= -1
-    product += 1
-    return np.clip(product, 0, 2, out=product)
+    return np.clip(1 - queries @ train.T, 0, 2)
 
 
 def positive_counts(distances, labels, k_max, tolerance=0.0, exact=None) -> np.ndarray:

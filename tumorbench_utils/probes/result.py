@@ -125,15 +125,12 @@ def score(metric: str, part: pd.DataFrame) -> float:
     return float(METRICS[metric](part))
 
 
-def collect(
-    data: ProbeInput, splits: list, outcomes: list, probe: str, protocol: str, metric: str = "auc"
-) -> ProbeResult:
+def collect(data: ProbeInput, outcomes: list, probe: str, protocol: str, metric="auc"):
     """Put what was chosen and predicted in every split into one result.
 
     Parameters
     ----------
     data : ProbeInput
-    splits : list of Split
     outcomes : list of (chosen, ndarray)
         Per split; the array scores its test rows.
     probe, protocol : str
@@ -141,11 +138,15 @@ def collect(
         training, otherwise those of training and validation.
     metric : str
         One of :data:`METRICS`.
+
+    Returns
+    -------
+    ProbeResult
     """
     checks.one_of(metric, "metric", METRICS)
     groups = np.arange(len(data.y)) if data.groups is None else data.groups
     frames, sizes = [], []
-    for number, (split, (_, scores)) in enumerate(zip(splits, outcomes, strict=True)):
+    for number, (split, (_, scores)) in enumerate(zip(data.splits, outcomes, strict=True)):
         rows, test = rows_to_fit(split, protocol), split.test
         sizes.append((len(rows), len(test)))
         facts = {"split": number, "lesion_id": data.index[test], "position": test}
@@ -167,10 +168,7 @@ def resampled(results: list[ProbeResult], n: int, seed: int) -> np.ndarray:
     """
     first, same = results[0].predictions, ["split", "lesion_id", "y"]
     if not all(other.predictions[same].equals(first[same]) for other in results[1:]):
-        raise checks.InputError(
-            "the results were tested on different lesions; run them on the same labels and "
-            "splits to compare them"
-        )
+        raise checks.InputError("the results are of different lesions or splits: run them alike")
     scores = np.column_stack([result.predictions["score"] for result in results])
     place = pd.factorize(first["position"], sort=True)[0]
     codes = np.empty(place.max() + 1, dtype=np.int64)

@@ -73,10 +73,10 @@ def run_probe(
     .. [1] Pai S, et al. Foundation model embeddings for quantitative tumor imaging biomarkers.
        2025.
     """
-    data, splits = probe_input(X, y, groups), check_splits(splits, checks.labels(y))
+    data = probe_input(X, y, splits, groups)
     fit = fitter(data.X, probe, protocol)
-    outcomes = [fit(data.y, split) for split in splits]
-    return collect(data, splits, outcomes, probe, protocol, metric)
+    outcomes = [fit(data.y, split) for split in data.splits]
+    return collect(data, outcomes, probe, protocol, metric)
 
 
 def fitter(X: np.ndarray, probe: str, protocol: str) -> Callable:
@@ -107,10 +107,9 @@ def run_score(score, y, splits, *, groups=None, metric="auc", name="score") -> P
     values = checks.numbers(checks.aligned(y, score, name, strict=True), name)
     index = y.index if isinstance(y, pd.Series) else pd.RangeIndex(len(labels))
     codes = checks.groups(groups, y, strict=True)
-    splits = check_splits(splits, labels)
-    outcomes = [(None, values[split.test]) for split in splits]
-    data = ProbeInput(values[:, None], labels, codes, index)
-    return collect(data, splits, outcomes, name, "unfitted", metric)
+    data = ProbeInput(values[:, None], labels, codes, index, check_splits(splits, labels))
+    outcomes = [(None, values[split.test]) for split in data.splits]
+    return collect(data, outcomes, name, "unfitted", metric)
 
 
 def few_shot(X, y, splits, shots=(1, 5, 10), seed=0, *, groups=None) -> dict[int, ProbeResult]:
@@ -140,16 +139,16 @@ def few_shot(X, y, splits, shots=(1, 5, 10), seed=0, *, groups=None) -> dict[int
     ValueError
         As :func:`run_probe`; also if a class has fewer training rows than `shots`.
     """
-    data, splits = probe_input(X, y, groups), check_splits(splits, checks.labels(y))
+    data = probe_input(X, y, splits, groups)
     neighbours = knn.Neighbours(data.X, "published")
     results = {}
     for count in shots:
         outcomes = []
-        for number, split in enumerate(splits):
+        for number, split in enumerate(data.splits):
             rng = np.random.default_rng([seed, count, number])
             pools = [split.train[data.y[split.train] == label] for label in (0, 1)]
             drawn = np.concatenate([rng.choice(pool, count, replace=False) for pool in pools])
             few = Split(drawn, split.val, split.test)
             outcomes.append(neighbours.fit(data.y, few, min(knn.K_MAX, len(drawn))))
-        results[count] = collect(data, splits, outcomes, f"{count}-shot knn", "published")
+        results[count] = collect(data, outcomes, f"{count}-shot knn", "published")
     return results
