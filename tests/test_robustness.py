@@ -298,7 +298,7 @@ def test_columns_of_embeddings_are_joined_by_name(rng):
 
 NAN = float("nan")
 BOUNDARY = [
-    ("icc", ([1, 2, 3], [1, 2]), "needed"),
+    ("icc", ([1, 2, 3], [1, 2]), "2 rows where 3"),
     ("ccc", ([1, 2], [1, 2]), "at least 3"),
     ("icc", ([], []), "at least 3"),
     ("within_cv", ([1, 2, NAN], [1, 2, 3]), "first: 1 values are missing"),
@@ -314,7 +314,7 @@ BOUNDARY = [
     ("icc", ([1, 2, 3], [1, 2, 4], "B1"), "unknown form"),
     ("ccc", ([1, 1, 1], [1, 2, 3]), "same for all"),
     ("reidentification", ([["a"]] * 3, [[1.0]] * 3), "numbers"),
-    ("discriminability", (np.empty((12, 0)), np.empty((12, 0))), "features are needed"),
+    ("discriminability", (np.empty((12, 0)), np.empty((12, 0))), "same features"),
     ("whitened_cosine", (np.ones((9, 2)), np.ones((9, 2))), "at least 10"),
     ("whitened_cosine", (np.ones((12, 2)), np.ones((12, 2))), "nothing can be whitened"),
     ("collapse", ([[1, NAN], [1, 2], [2, 3]],), "missing or infinite"),

@@ -52,13 +52,12 @@ def paired(first, second, minimum: int = 3, ndim: int = 1) -> tuple[np.ndarray, 
         checks.numbers(x, name, ndim=min(ndim, max(np.ndim(x), 1)), error=RobustnessError)
         for name, x in (("first", first), ("second", second))
     )
-    largest = max(np.abs(first).max(initial=0), np.abs(second).max(initial=0))
-    right = len(first) >= minimum and first.shape == second.shape and first.size
-    if not right or largest > 1e100 or 0 < largest < 1e-100:
+    largest = max(np.abs(x).max(initial=0) for x in (first, second))
+    enough = len(first) >= minimum and first.size and first.shape == second.shape
+    if not enough or largest > 1e100 or 0 < largest < 1e-100:
         raise RobustnessError(
-            f"two measurements of at least {minimum} subjects with the same features are needed, "
-            f"whose squares are numbers too; these are {first.shape} and {second.shape}, values up "
-            f"to {largest:.0e}"
+            f"at least {minimum} subjects are needed, measured twice by the same features in numbers "
+            f"that have squares, not {first.shape} and {second.shape} up to {largest:.0e}"
         )
     return (first, second) if ndim == 1 else (as_columns(first), as_columns(second))
 

@@ -152,17 +152,11 @@ def encode_scans(scans: Iterable[tuple], encoders: Sequence[tuple]) -> list[np.n
 
 def _batches(scans: Iterable[tuple], specs: list) -> Iterator[list[list[np.ndarray]]]:
     """Yield the patches of seeds, several scans together, cut one scan ahead."""
-    iterator = iter(scans)
-
-    def following() -> list[list[np.ndarray]] | None:
-        scan = next(iterator, None)
-        return None if scan is None else extract_patches(*scan, specs)
-
-    held: list[list[np.ndarray]] = []
+    cut, held = (extract_patches(*scan, specs) for scan in scans), []
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(following)
+        ahead = pool.submit(next, cut, None)
         while (patches := ahead.result()) is not None:
-            ahead = pool.submit(following)
+            ahead = pool.submit(next, cut, None)
             held += patches
             if len(held) >= _BATCH:
                 yield held
