@@ -56,7 +56,7 @@ def paired(first, second, minimum: int = 3, ndim: int = 1) -> tuple[np.ndarray, 
     enough = len(first) >= minimum and first.size and first.shape == second.shape
     if not enough or largest > 1e100 or 0 < largest < 1e-100:
         raise RobustnessError(
-            f"at least {minimum} subjects are needed, measured twice by the same features in numbers "
+            f"at least {minimum} subjects are needed, twice, by the same features, in numbers "
             f"that have squares, not {first.shape} and {second.shape} up to {largest:.0e}"
         )
     return (first, second) if ndim == 1 else (as_columns(first), as_columns(second))
