@@ -199,6 +199,15 @@ def test_patient_folds_share_out_the_events():
     assert np.ptp(per_fold) <= 1 and np.ptp(np.bincount(fold)) <= 1
 
 
+@pytest.mark.parametrize("unit", [1e160, 1e-200])
+def test_the_unit_of_the_embedding_and_of_a_covariate_changes_nothing(unit):
+    x, time, event, covariates, _ = sample()
+    splits, age = splits_of(event, 2), covariates[["age"]]
+    one = evaluate(x, time, event, age, splits)
+    two = evaluate(x.astype(float) * unit, time, event, age * 1e-9, splits)
+    assert two.scores["value"].to_numpy() == pytest.approx(one.scores["value"].to_numpy())
+
+
 def test_components_are_those_of_scikit_learn():
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler

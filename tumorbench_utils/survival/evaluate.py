@@ -11,16 +11,13 @@ from tumorbench_utils.checks import aligned
 from tumorbench_utils.splits import Split, grouped_splits
 from tumorbench_utils.stats import Estimate, corrected_interval
 from tumorbench_utils.survival.cox import design
-from tumorbench_utils.survival.curves import counts
+from tumorbench_utils.survival.curves import kaplan_meier
 from tumorbench_utils.survival.metrics import concordance, integrated_brier, time_dependent_auc
 from tumorbench_utils.survival.model import Components, RidgeCox
 from tumorbench_utils.survival.outcome import SurvivalError, beside, days, outcome
 
 #: Horizons of the time-dependent AUC and of the predicted survival, days: one, two, three years.
 HORIZONS = (365, 730, 1095)
-
-EMBEDDING, CLINICAL, BOTH = "embedding", "clinical", "clinical + embedding"
-KAPLAN_MEIER = "Kaplan-Meier"
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,12 +140,10 @@ def evaluate(
     clinical = _clinical(time, covariates)
     if not features.shape[1] + clinical.shape[1]:
         raise SurvivalError("give an embedding X, covariates, or both")
-    if groups is not None:
-        groups = aligned(time, groups, "groups", error=SurvivalError)
-    elif isinstance(time, pd.Series) and time.index.is_unique:
-        groups = time.index  # so that the folds do not depend on the order of the rows
-    else:
-        groups = range(len(times))
+    # by name where rows have one, so that the folds do not depend on the order of the rows
+    named = isinstance(time, pd.Series) and time.index.is_unique
+    rows = time.index if named else range(len(times))
+    groups = rows if groups is None else aligned(time, groups, "groups", error=SurvivalError)
     patients = pd.factorize(np.asarray(groups), sort=True)[0]
     if (patients < 0).any():
         raise SurvivalError(f"groups is missing in row {patients.argmin()}")
@@ -164,15 +159,17 @@ def evaluate(
     tau = days(tau, "tau").item()
     horizons = [d for d in HORIZONS if d < tau and all(_seen(times, events, d, p) for p in parts)]
     d, k = features.shape[1], clinical.shape[1]
-    models = {CLINICAL: (0, k), EMBEDDING: (d, 0), BOTH: (d, k)}
-    models = {m: used for m, used in models.items() if (all(used) if m == BOTH else any(used))}
+    models = {"clinical": (0, k), "embedding": (d, 0)}
+    models = {name: used for name, used in models.items() if any(used)}
+    models |= {"clinical + embedding": (d, k)} if len(models) == 2 else {}
     scores, predictions = [], []
     with threadpool_limits(1):  # threads cost more than they gain on matrices this small
         for split, (train, test) in enumerate(parts):
             trained, tested = (times[train], events[train]), (times[test], events[test])
             grid = np.linspace(tau / 50, tau, 50)
-            brier = integrated_brier(*tested, _curve(*trained, grid), grid, train=trained)
-            scores.append((split, KAPLAN_MEIER, "brier", brier))
+            everybody = kaplan_meier(*trained).at(grid)  # one curve for all
+            brier = integrated_brier(*tested, everybody, grid, train=trained)
+            scores.append((split, "Kaplan-Meier", "brier", brier))
             components = Components(features[train])(features) if d else features
             for name, (d_used, k_used) in models.items():
                 f, c = components[:, :d_used], clinical[:, :k_used]
@@ -190,8 +187,7 @@ def evaluate(
                 scores += [(split, name, metric, value) for metric, value in values.items()]
                 frame = pd.DataFrame({"split": split, "row": test, "model": name, "risk": risk})
                 frame["high_risk"] = risk > np.median(model.train_risk)
-                names = [f"survival_{day}" for day in horizons]
-                frame[names] = model.survival(risk, np.array(horizons))
+                frame[[f"survival_{d}" for d in horizons]] = model.survival(risk, horizons)
                 predictions.append(frame)
     return SurvivalResult(
         scores=pd.DataFrame(scores, columns=["split", "model", "metric", "value"]),
@@ -203,12 +199,6 @@ def evaluate(
         n_train=float(np.mean([len(train) for train, _ in parts])),
         n_test=float(np.mean([len(test) for _, test in parts])),
     )
-
-
-def _curve(times: np.ndarray, events: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Return the Kaplan-Meier survival of training patients: everybody's prediction."""
-    at, at_risk, deaths = counts(times, events)
-    return np.r_[1, np.cumprod(1 - deaths / at_risk)][np.searchsorted(at, grid, side="right")]
 
 
 def _clinical(time, covariates) -> np.ndarray:

@@ -11,13 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
-from tumorbench_utils.checks import numbers
 from tumorbench_utils.settings import unknown
 from tumorbench_utils.stats import Estimate
 from tumorbench_utils.survival.curves import counts
 from tumorbench_utils.survival.outcome import SurvivalError, beside, days, outcome
-
-METHODS = ("harrell", "uno")
 
 
 def _uncensored(at: np.ndarray, times, events, train=None) -> np.ndarray:
@@ -85,8 +82,8 @@ def concordance(time, event, risk, method="harrell", tau=None, *, train=None) ->
     .. [2] Uno et al. On the C-statistics for evaluating overall adequacy of risk prediction
        procedures with censored survival data. Statistics in Medicine 2011.
     """
-    if method not in METHODS:
-        raise SurvivalError(unknown("method", method, METHODS))
+    if method not in ("harrell", "uno"):
+        raise SurvivalError(unknown("method", method, ("harrell", "uno")))
     times, events, risks, earlier = _order(time, event, risk, tau)
     weights = np.ones(len(earlier))
     if method == "uno":
@@ -203,10 +200,8 @@ def brier_score(time, event, survival, times, *, train=None) -> np.ndarray:
     """Return the Brier score of predicted survival probabilities at each time, see below."""
     durations, events = outcome(time, event, needs_event=False)
     horizon = days(times)
-    if np.ndim(survival) == 2:
-        alive = beside(time, survival, "survival", ndim=2)
-    else:
-        alive = numbers(survival, "survival", error=SurvivalError)[None]  # the same for everybody
+    rows = survival if np.ndim(survival) == 2 else [survival] * len(durations)  # one for everybody
+    alive = beside(time, rows, "survival", ndim=2)
     if alive.shape[1] != len(horizon) or (np.abs(alive - 0.5) > 0.5 + 1e-9).any():
         raise SurvivalError(
             f"survival must hold probabilities, one column for each of {len(horizon)} times; it "
