@@ -2,6 +2,7 @@
 
 import itertools
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -65,4 +66,14 @@ def test_names_of_near_points_do_not_cover_each_other():
     boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) == 4
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    plt.close(figure)
+
+
+def test_forests_share_an_axis_and_colour_the_rows_that_are_named():
+    table = pd.DataFrame({"C": [0.6, 0.8], "low": [0.5, 0.7], "high": [0.7, 0.9]}, ["a", "truth"])
+    figure, panels = plots.forests({"x": table, "y": table[:1]}, 0.5, "C", colors={"truth": 2})
+    assert [axes.get_title() for axes in panels] == ["x", "y"] and panels[1].get_xlabel() == "C"
+    assert panels[0].collections[1].get_offsets()[:, 0].tolist() == [0.6, 0.8]
+    shades = [matplotlib.colors.to_hex(c) for c in panels[0].collections[0].get_colors()]
+    assert shades == [plots.PALETTE[0].lower(), plots.PALETTE[2].lower()]
     plt.close(figure)

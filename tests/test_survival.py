@@ -89,7 +89,7 @@ REFUSED = {
     ),
     "three columns": (
         lambda: s.integrated_brier(TIME, EVENT, [0.5] * 3, [1.5, 2.5]),
-        "each of 2 times; it has 3",
+        "2 columns of probabilities: 3",
     ),
     "one time": (lambda: s.integrated_brier(TIME, EVENT, [0.5], [1.5]), "two times"),
     # Cox
@@ -126,9 +126,9 @@ REFUSED = {
         lambda: s.cox(frame(y=np.where(np.arange(40) % 8 == 0, "a", "b")), ["y"]),
         "separates",
     ),
-    "few events": (lambda: s.cox(frame(event=np.arange(40) < 2), ["x", "y"]), "2 events"),
-    "no event left": (lambda: s.cox(frame(x=np.nan), ["x"]), "0 rows .*'x': 40"),
-    "one time only": (lambda: s.cox(frame(time_days=5.0), ["x"]), "one time only"),
+    "few events": (lambda: s.cox(frame(event=np.arange(40) < 2), ["x", "y"]), "more than 2 events"),
+    "no event left": (lambda: s.cox(frame(x=np.nan), ["x"]), "0 complete rows; .*'x': 40"),
+    "or one time": (lambda: s.cox(frame(time_days=5.0), ["x"]), "or one time"),
     # cross-validation
     "missing feature": (lambda: cross_validated(np.full((40, 2), np.nan)), "X: 80 values"),
     "one dimension": (lambda: cross_validated(np.ones(40)), "X must have 2 dimension"),
@@ -216,7 +216,7 @@ def test_sex_may_be_a_number_or_text(sex, expected):
 
 def test_tables_without_patients_to_follow_are_refused():
     for table, message in (
-        (lesions(event=pd.array([1, 0, 1, 0, 1, 0])), "patient 'a' has 'event' in one row"),
+        (lesions(event=pd.array([1, 0, 1, 0, 1, 0])), "patient 'a' has two values of 'event'"),
         (lesions(time_days=0.0), "no row with a follow-up"),
         (lesions().drop(columns="event"), "'event'"),
     ):

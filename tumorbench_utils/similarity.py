@@ -23,12 +23,10 @@ from tumorbench_utils.settings import unknown
 
 __all__ = [
     "MEASURES",
-    "SimilarityError",
     "knn_overlap",
     "linear_cka",
     "pairwise",
     "permutation_null",
-    "procrustes",
     "regress_out",
     "rsa",
 ]

@@ -71,9 +71,7 @@ def clinical_table(cohort: Cohort, outcome: tuple[str, str] = OUTCOME) -> Clinic
     if "patient_id" in followed:
         events = followed.groupby("patient_id")[event].nunique()
         if (events > 1).any():
-            raise SurvivalError(
-                f"patient {events.idxmax()!r} has {event!r} in one row and not in another"
-            )
+            raise SurvivalError(f"patient {events.idxmax()!r} has two values of {event!r}")
         largest = followed.sort_values(size, ascending=False, kind="stable") if size else followed
         others = largest.index[largest["patient_id"].duplicated()]
         reason[others] = "another lesion of the patient"

@@ -115,33 +115,26 @@ def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) 
     if not names or set(names) & set(OUTCOME):
         raise SurvivalError(f"covariates must name columns other than {OUTCOME}, not {names}")
     times, events = outcome(*(table[c] for c in columns(table, OUTCOME, error=SurvivalError)))
-    if "patient_id" in table and table["patient_id"].duplicated().any():
-        double = table["patient_id"][table["patient_id"].duplicated()].iloc[0]
-        raise SurvivalError(
-            f"patient {double!r} has several rows; one death must count once: keep one row each"
-        )
+    patients = table["patient_id"] if "patient_id" in table else pd.Series(dtype=object)
+    double = patients[patients.duplicated()]
+    if len(double):
+        raise SurvivalError(f"patient {double.iloc[0]!r} has several rows; a death must count once")
     if not 0 <= penalizer < np.inf:
         raise SurvivalError(f"penalizer must be a number, 0 or more, not {penalizer!r}")
     x = design(table[names])
     keep = x.notna().all(axis=1).to_numpy()
     times, events, x = times[keep], events[keep], x[keep].reset_index(drop=True)
     if not events.any() or np.ptp(times) == 0:
-        raise SurvivalError(
-            f"no event, or one time only, among the {len(x)} rows that have all covariates; "
-            f"missing: {table[names].isna().sum().to_dict()}"
-        )
+        gaps = table[names].isna().sum().to_dict()
+        raise SurvivalError(f"no event, or one time, in {len(x)} complete rows; missing: {gaps}")
     # Standardised, so that neither the unit of a covariate nor its mean decides about convergence.
     standardise = Standardiser(x.to_numpy())
     z = pd.DataFrame(standardise(x.to_numpy()), columns=x.columns)
     if not z.any().all():
-        raise SurvivalError(
-            f"covariate {z.any().idxmin()!r} is constant in the {len(z)} complete rows"
-        )
+        raise SurvivalError(f"covariate {z.any().idxmin()!r} is constant in {len(z)} complete rows")
     if penalizer == 0 and z.shape[1] >= events.sum():
-        raise SurvivalError(
-            f"{z.shape[1]} coefficients cannot be estimated from {events.sum()} events; use fewer "
-            "covariates or a penalizer"
-        )
+        needs = f"{z.shape[1]} coefficients need more than {events.sum()} events"
+        raise SurvivalError(f"{needs}; use fewer covariates or a penalizer")
     data = z.assign(**dict(zip(OUTCOME, (times, events), strict=True)))
     fit = _fit(data, penalizer)
     runaway = fit.summary["se(coef)"] > 50
@@ -189,17 +182,13 @@ def design(covariates: pd.DataFrame) -> pd.DataFrame:
 def _indicators(column: pd.Series, name: str) -> pd.DataFrame:
     """Return one 0/1 column per level but the first, NaN where missing."""
     if not isinstance(column.dtype, pd.StringDtype | pd.CategoricalDtype):
-        raise SurvivalError(
-            f"covariate {name!r} holds neither numbers nor text ({column.dtype}); convert it"
-        )
+        raise SurvivalError(f"covariate {name!r} holds neither numbers nor text ({column.dtype})")
     levels = column.astype("category").cat.remove_unused_categories()
     # '1,5' and '2,5' are a quantity that was read as text, and no two groups of patients
     numeric = [bool(_NUMBER.fullmatch(str(level))) for level in levels.cat.categories]
     if isinstance(column.dtype, pd.StringDtype) and sum(numeric) > len(numeric) / 2:
-        raise SurvivalError(
-            f"covariate {name!r} holds numbers as text: use pandas.to_numeric for a quantity (with "
-            'a decimal point), astype("category") for a code'
-        )
+        hint = 'pandas.to_numeric turns a quantity, astype("category") a code'
+        raise SurvivalError(f"covariate {name!r} holds numbers as text: {hint}")
     indicators = pd.get_dummies(levels, drop_first=True, dtype=float).mask(column.isna())
     return indicators.set_axis([f"{name}[{level}]" for level in indicators], axis=1)
 

@@ -63,10 +63,8 @@ class KaplanMeier:
         asked = numbers(np.atleast_1d(days), "days", error=SurvivalError)
         time, survival = self.table["time"].to_numpy(), self.table["survival"].to_numpy()
         if (asked < 0).any() or (survival[-1] > 0 and (asked > time[-1]).any()):
-            raise SurvivalError(
-                f"the survival at {asked.tolist()} days is not known: the curve runs from 0 to the "
-                f"last contact at {time[-1]:g} days"
-            )
+            known = f"from 0 to the last contact at {time[-1]:g} days"
+            raise SurvivalError(f"the survival at {asked.tolist()} days is not known, only {known}")
         values = survival[np.searchsorted(time, asked, side="right") - 1]
         return float(values[0]) if np.ndim(days) == 0 else values
 
@@ -196,9 +194,8 @@ def _rmst(times, events, own, tau, name) -> tuple[float, float]:
     """Return the area under the curve of one group up to tau, and its variance."""
     times, events = times[own], events[own]
     if times.max() < tau and not events[times == times.max()].all():
-        raise SurvivalError(
-            f"group {str(name)!r} was followed for {times.max():g} days, less than tau = {tau:g}"
-        )
+        followed = f"followed for {times.max():g} days, less than tau = {tau:g}"
+        raise SurvivalError(f"group {str(name)!r} was {followed}")
     grid, at_risk, deaths = counts(times, events)
     survival = np.cumprod(1 - deaths / at_risk)
     areas = np.diff(np.clip(np.r_[0, grid, np.inf], None, tau)) * np.r_[1, survival]

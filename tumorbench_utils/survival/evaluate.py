@@ -213,15 +213,11 @@ def _part(number, split, keep, events, patients) -> tuple[np.ndarray, np.ndarray
     """Return positions of the training and test rows of a split, checked."""
     train, test = np.r_[split.train, split.val].astype(int), np.asarray(split.test, dtype=int)
     if min(*train, *test, 0) < 0 or np.intersect1d(patients[train], patients[test]).size:
-        raise SurvivalError(
-            f"split {number} has a patient in training and in test, or a negative row"
-        )
+        raise SurvivalError(f"split {number} has a patient in training and in test, or a row < 0")
     train, test = np.sort(train[keep[train]]), np.sort(test[keep[test]])
     if not events[train].any() or not events[test].any():
-        raise SurvivalError(
-            f"split {number} has no event among its {len(train)} training or its {len(test)} test "
-            "patients; stratify the splits by event or make fewer, larger parts"
-        )
+        sizes = f"{len(train)} training or its {len(test)} test patients"
+        raise SurvivalError(f"split {number} has no event among its {sizes}; stratify by event")
     return train, test
 
 

@@ -33,9 +33,8 @@ def _uncensored(at: np.ndarray, times, events, train=None) -> np.ndarray:
     bad = (free <= 1e-12) | (at > grid[-1])
     if bad.any():
         raise SurvivalError(
-            f"the censoring weights are not defined at {at[bad].min():g} days: the patients they "
-            f"are estimated from were followed for {grid[-1]:g} days at most; stop earlier "
-            "(smaller tau or times)"
+            f"no censoring weight is known at {at[bad].min():g} days: its patients were followed "
+            f"for {grid[-1]:g} days at most; stop earlier (smaller tau or times)"
         )
     return free
 
@@ -185,10 +184,8 @@ def time_dependent_auc(time, event, risk, times, *, train=None) -> pd.Series:
     for day in days(times):
         case, control = events & (durations <= day), durations > day
         if not case.any() or not control.any():
-            raise SurvivalError(
-                f"no AUC at {day:g} days: {case.sum()} patients with an event by then, "
-                f"{control.sum()} observed beyond"
-            )
+            who = f"{case.sum()} patients with an event by then, {control.sum()} observed beyond"
+            raise SurvivalError(f"no AUC at {day:g} days: {who}")
         weights = 1 / _uncensored(durations[case], durations, events, train)
         others = np.sort(risks[control])
         wins = sum(np.searchsorted(others, risks[case], side=side) for side in ("left", "right"))
@@ -203,10 +200,8 @@ def brier_score(time, event, survival, times, *, train=None) -> np.ndarray:
     rows = survival if np.ndim(survival) == 2 else [survival] * len(durations)  # one for everybody
     alive = beside(time, rows, "survival", ndim=2)
     if alive.shape[1] != len(horizon) or (np.abs(alive - 0.5) > 0.5 + 1e-9).any():
-        raise SurvivalError(
-            f"survival must hold probabilities, one column for each of {len(horizon)} times; it "
-            f"has {alive.shape[1]}, from {alive.min():g} to {alive.max():g}"
-        )
+        found = f"{alive.shape[1]} columns, from {alive.min():g} to {alive.max():g}"
+        raise SurvivalError(f"survival must hold {len(horizon)} columns of probabilities: {found}")
     dead = events[:, None] & (durations[:, None] <= horizon)
     seen = dead.any(axis=1)
     weight = np.zeros(len(durations))

@@ -106,10 +106,8 @@ class RidgeCox:
 
     def _choose(self, x, times, events, patients, sets, seed) -> float:
         if events.sum() < FOLDS:
-            raise SurvivalError(
-                f"{events.sum()} training patients with an event are too few to choose a penalty "
-                f"in {FOLDS} folds"
-            )
+            few = f"{events.sum()} training patients with an event are too few"
+            raise SurvivalError(f"{few} to choose a penalty in {FOLDS} folds")
         fold = patient_folds(events, patients, seed)
         gain = np.zeros(len(PENALTIES))
         for inner in (np.flatnonzero(fold != k) for k in range(FOLDS)):

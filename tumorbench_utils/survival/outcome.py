@@ -31,10 +31,8 @@ def outcome(time, event, *, needs_event: bool = True) -> tuple[np.ndarray, np.nd
     event = aligned(time, event, "event", error=SurvivalError)
     events = labels(event, "event", both=False, error=SurvivalError).astype(bool)
     if (times <= 0).any():
-        raise SurvivalError(
-            f"time must be above 0 days, but is not in row {np.argmax(times <= 0)}: leave such "
-            "patients out (and say so) or correct the time"
-        )
+        row = np.argmax(times <= 0)
+        raise SurvivalError(f"time must be above 0 days, but is not in row {row}: leave it out")
     if needs_event and not events.any():
         raise SurvivalError(f"no event among {len(events)} patients")
     return times, events
