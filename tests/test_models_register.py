@@ -14,7 +14,7 @@ from torch import nn
 from tumorbench_utils import models
 from tumorbench_utils.embeddings import EmbeddingStore, embed
 from tumorbench_utils.embeddings.encoders import Encoder, default_encoder
-from tumorbench_utils.models.own import example_patches
+from tumorbench_utils.models.own import answers, check_model, example_patches
 from tumorbench_utils.patches import PatchSpec
 from tumorbench_utils.plots import WEIGHTS
 
@@ -85,7 +85,7 @@ def test_weights_can_be_loaded_into_it():
     assert sorted(report.matched) == sorted(other)
     with pytest.raises(models.CheckpointError, match="no checkpoint of mine"):
         model.load_checkpoint(model.build(), {"other.weight": torch.zeros(2)})
-    with pytest.raises(models.CheckpointError, match="simple has no weights to load"):
+    with pytest.raises(models.CheckpointError, match="no checkpoint of simple: it has no weights"):
         simple = models.from_function("simple", moments)
         simple.load_checkpoint(simple.build(), {"a": torch.zeros(2)})
 
@@ -135,21 +135,21 @@ def test_a_card_can_be_given_and_is_completed():
 # What the trial finds
 
 FAULTS = {
-    "nan": (lambda x: some(x) / 0 * 0, "nan gave embeddings that are not finite for 2 of 2"),
+    "nan": (lambda x: some(x) / 0 * 0, "nan gave embeddings that are not finite"),
     "infinite": (lambda x: some(x) / 0, "not finite"),
     "nan for air": (
         lambda x: (some(x) - 0.5) * 0 / x.std((1, 2, 3, 4))[:, None],
-        r"one value \(air\).*not finite",
+        r"\(air\).*not finite",
     ),
-    "longer": (lambda x: x.flatten(1)[:, : 4 + len(x)], "6 where two come together, 5 for one"),
-    "squeeze": (lambda x: some(x).squeeze(0), r"\(5,\) for 1 patches; \(1, dim\).*squeeze"),
-    "flat": (lambda x: some(x).flatten(), r"\(10,\) for 2 patches"),
-    "map": (lambda x: x[..., :2, :2, :2], r"has to be pooled"),
-    "nothing": (lambda x: some(x)[:, :0], r"\(2, 0\)"),
+    "longer": (lambda x: x.flatten(1)[:, : 4 + len(x)], r"\(2, 6\) for 2 patches.*\(2, 5\)"),
+    "squeeze": (lambda x: some(x).squeeze(0), r"Tensor \(5,\) for 1 patches.*\(1, "),
+    "flat": (lambda x: some(x).flatten(), r"\(5,\) for 1 patches|\(10,\) for 2 patches"),
+    "map": (lambda x: x[..., :2, :2, :2], "pool maps"),
+    "nothing": (lambda x: some(x)[:, :0], r"\([12], 0\)"),
     "half of them": (lambda x: some(x)[:1], r"\(1, 5\) for 2 patches"),
-    "tuple": (lambda x: (some(x), x), "returned a tuple"),
-    "none": (lambda x: None, "returned a NoneType"),
-    "complex": (lambda x: torch.fft.fft(some(x)), "complex"),
+    "tuple": (lambda x: (some(x), x), "gave a?.?tuple"),
+    "none": (lambda x: None, "gave a?.?NoneType"),
+    "complex": (lambda x: torch.fft.fft(some(x)), "not a real tensor"),
     "batch mean": (lambda x: some(x) - some(x).mean(0), "depends on the other patches"),
     "batch norm": (
         lambda x: (
@@ -162,7 +162,7 @@ FAULTS = {
     "order": (lambda x: some(x) + torch.arange(len(x))[:, None], "depends on the other patches"),
     "dropout": (lambda x: nn.functional.dropout(some(x)), "same patches come again"),
     "in place": (lambda x: some(x.sub_(0.1)), "changes the patches"),
-    "three channels": (nn.Conv3d(3, 4, 3), r"does not run on .*\(2, 1, 12, 10, 8\).*3 channels"),
+    "three channels": (nn.Conv3d(3, 4, 3), r"fails on .*\(1, 1, 12, 10, 8\).*3 channels"),
     "error": (lambda x: 1 / 0, "ZeroDivisionError"),
 }
 
@@ -184,7 +184,7 @@ def test_batch_statistics_in_evaluation_are_found():
 
 
 def test_a_module_without_values_is_refused():
-    with pytest.raises(ValueError, match="meta device"):
+    with pytest.raises(ValueError, match="mine fails on made-up patches"):
         models.from_module("mine", network().to("meta"), SPEC)
 
 
@@ -194,52 +194,52 @@ _CALLS = iter(range(10**6))
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda patch: {"mean": 1.0}, r"dict came: return list\(features.values\(\)\)"),
-        (lambda patch: patch.mean(), r"of shape \(\)"),
-        (lambda patch: patch[0], r"ndarray of shape \(10, 8\)"),
-        (lambda patch: [], r"of shape \(0,\)"),
-        (lambda patch: None, "NoneType came"),
-        (lambda patch: "12", "str came"),
-        (lambda patch: ["1", "2"], "came"),
-        (lambda patch: np.array([1, None]), "ndarray came"),
-        (lambda patch: [1j], "complex"),
-        (lambda patch: [0, np.nan], r"not finite \(position 1 of 2\)"),
+        (lambda patch: {"mean": 1.0}, "Cannot cast"),
+        (lambda patch: patch.mean(), r"\(1,\) for 1 patches"),
+        (lambda patch: patch[0], r"\(1, 10, 8\)"),
+        (lambda patch: [], r"\(1, 0\)"),
+        (lambda patch: None, "Cannot cast"),
+        (lambda patch: "12", "Cannot cast"),
+        (lambda patch: np.array([1, None]), "Cannot cast"),
+        (lambda patch: [1j], "Cannot cast"),
+        (lambda patch: [0, np.nan], "not finite"),
         (lambda patch: [1e300], "not finite"),
-        (lambda patch: range(int(20 * patch.mean() + 50)), "vectors of different lengths"),
+        (lambda patch: range(int(20 * patch.mean() + 50)), r"for 1 patches|same shape"),
         (lambda patch: [next(_CALLS)], "same patches come again"),
         (lambda patch: [((patch - patch.mean()) ** 3).mean() / np.ptp(patch)], r"\(air\)"),
         (lambda patch: patch["a"], "IndexError"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow:RuntimeWarning")
 def test_faults_of_functions_are_named(function, says):
     with pytest.raises(ValueError, match=says):
         models.from_function("simple", function, SPEC)
 
 
-@pytest.mark.parametrize("wrong", [None, 3, "mine", nn.Linear, moments])
-def test_from_module_takes_modules(wrong):
-    with pytest.raises(TypeError, match=r"a module|torch\.nn\.Module"):
-        models.from_module("mine", wrong, SPEC)
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        *(
+            (lambda w=w: models.from_module("mine", w, SPEC), "takes a torch.nn.Module")
+            for w in (3, moments, nn.Linear)
+        ),
+        *(
+            (lambda w=w: models.from_function("mine", w, SPEC), "modules go to from_module")
+            for w in (3, nn.Linear, nn.Identity())
+        ),
+        (lambda: models.register(network()), "from_module"),
+        (lambda: models.register("fmcib"), "lacks key, card"),
+    ],
+)
+def test_what_is_no_model_is_refused(call, says):
+    with pytest.raises(TypeError, match=says):
+        call()
 
 
-@pytest.mark.parametrize("wrong", [None, 3, nn.Linear, nn.Identity()])
-def test_from_function_takes_functions(wrong):
-    with pytest.raises(TypeError, match="function is"):
-        models.from_function("mine", wrong, SPEC)
-
-
-@pytest.mark.parametrize("key", ["", "a/b", "..", "mi ne", None, 3, "mine\n"])
-def test_keys_are_names_of_files(key):
-    with pytest.raises(ValueError, match="not a plain name"):
-        models.from_function(key, moments, SPEC)
-
-
-def test_other_specs_and_cards_are_refused():
-    with pytest.raises(TypeError, match="spec is a PatchSpec, not tuple"):
-        models.from_function("mine", moments, (48, 48, 48))
-    with pytest.raises(TypeError, match="card is a ModelCard, not dict"):
-        models.from_function("mine", moments, SPEC, card={"title": "Mine"})
+@pytest.mark.parametrize("key", ["", "a/b", "..", "mi ne", "mine\n"])
+def test_keys_are_names_of_files(registry, key):
+    with pytest.raises(ValueError, match="no plain name"):
+        models.register(models.from_function(key, moments, SPEC))
 
 
 # The registry
@@ -248,16 +248,14 @@ def test_other_specs_and_cards_are_refused():
 def test_a_key_is_given_once_unless_it_is_replaced(registry):
     first, second = (models.from_function("simple", f, SPEC) for f in (moments, middle))
     models.register(first)
-    with pytest.raises(ValueError, match="already; replace=True"):
+    with pytest.raises(ValueError, match="already; choose another, or replace"):
         models.register(second)
     models.register(second, replace=True)
     assert models.get_model("simple") is second
     taken = models.from_function("fmcib", moments, SPEC)
     for replace in (False, True):
-        with pytest.raises(ValueError, match="one of the benchmark"):
+        with pytest.raises(ValueError, match="already; choose another"):
             models.register(taken, replace=replace)
-    with pytest.raises(TypeError, match="from_module"):
-        models.register(network())
 
 
 class Subclass(models.FoundationModel):
@@ -279,24 +277,18 @@ def test_register_tries_a_subclass(registry, fault):
     assert "sub" not in models.MODELS
 
 
-def test_register_takes_a_sound_subclass_and_checks_its_facts(registry):
+def test_register_takes_a_sound_subclass_and_checks_its_length(registry):
     models.register(Subclass(some))
     assert models.get_model("sub").dim == 5
-    for field, value in (("dim", 0), ("dim", "5"), ("dim", True), ("spec", (1, 2, 3))):
-        odd = Subclass(some)
-        odd.key = "odd"
-        setattr(odd, field, value)
-        with pytest.raises(TypeError, match=f"the {field} of odd is a"):
-            models.register(odd)
     wrong = Subclass(some)
     wrong.key, wrong.dim = "odd", 4
-    with pytest.raises(ValueError, match=r"\(2, 5\) for 2 patches; \(2, 4\) was expected"):
+    with pytest.raises(ValueError, match=r"\(2, 5\) for 2 patches, not a real tensor \(2, 4\)"):
         models.register(wrong)
 
 
 @pytest.mark.parametrize("key", ["suprem", "pasta", "merlin", "ct_clip_vit"])
 def test_published_models_pass_the_trial(key):
-    models.check_model(models.get_model(key))
+    check_model(models.get_model(key))
 
 
 # In a store
@@ -338,6 +330,17 @@ def test_stored_embeddings_follow_weights_and_layers(registry):
             module[0].bias += 1
         metas.append(Encoder(model).meta())
     assert len({meta["checkpoint"] for meta in metas}) == 4
+
+
+def test_answers_follow_what_a_look_at_the_class_does_not_find(registry):
+    """A helper of the network changes: its class, its source and its tensors stay."""
+    factor = {"value": 1.0}
+    module = Lambda(lambda x: factor["value"] * some(x).clamp(max=0.5))
+    model = models.from_module("mine", module, SPEC)
+    first = Encoder(model).meta()
+    assert Encoder(model).meta() == first
+    factor["value"] = 1.01
+    assert Encoder(model).meta() != first and len(answers(model, module)) == 16
 
 
 @pytest.mark.parametrize("edition", ["phantom", "released", "full"])

@@ -78,14 +78,25 @@ def data_dir() -> Path | None:
     FileNotFoundError
         If the variable is set but names no folder.
     """
-    value = os.environ.get("TUMORBENCH_DATA")
+    return named_folder("TUMORBENCH_DATA", "the released tables")
+
+
+def named_folder(variable: str, content: str) -> Path | None:
+    """Return the folder that an environment variable names, or None if it is not set.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it names no folder; the message says what (`content`) should lie in it.
+    """
+    value = os.environ.get(variable)
     if not value:
         return None
     folder = Path(value).expanduser().resolve()
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"TUMORBENCH_DATA names {value!r}, which is not a folder; set it to the folder with "
-            "the released tables or unset it"
+            f"{variable} names {value!r}, which is not a folder; set it to the folder with "
+            f"{content} or unset it"
         )
     return folder
 

@@ -9,11 +9,11 @@ Examples
 512
 """
 
-import torch
+import re
 
-from tumorbench_utils.models.base import FoundationModel, ModelCard
-from tumorbench_utils.models.checkpoint import CheckpointError, LoadReport
-from tumorbench_utils.models.checks import check_key
+from tumorbench_utils.checks import InputError
+from tumorbench_utils.models.base import CheckpointError, FoundationModel, LoadReport
+from tumorbench_utils.models.base import ModelCard as ModelCard
 from tumorbench_utils.models.ct_clip_vit import CTCLIP
 from tumorbench_utils.models.ct_fm import CTFM
 from tumorbench_utils.models.fmcib import FMCIB
@@ -28,13 +28,10 @@ from tumorbench_utils.models.voco import VoCo
 from tumorbench_utils.settings import unknown
 
 __all__ = [
-    "BENCHMARK",
     "MODELS",
     "CheckpointError",
     "FoundationModel",
     "LoadReport",
-    "ModelCard",
-    "check_model",
     "from_function",
     "from_module",
     "get_model",
@@ -49,8 +46,13 @@ class _Registry(dict):
         raise KeyError(unknown("model", name, self))
 
 
+_TEN = (FMCIB, CTFM, CTCLIP, PASTA, VISTA3D, VoCo, SuPreM, Merlin, MedImageInsight, ModelsGenesis)
+
 #: All models by key, in the order of the benchmark; your own come last.
-MODELS: dict[str, FoundationModel] = _Registry()
+MODELS: dict[str, FoundationModel] = _Registry((kind.key, kind()) for kind in _TEN)
+
+#: Keys of the ten; whatever else is registered is somebody's own.
+BENCHMARK = tuple(MODELS)
 
 
 def get_model(name: str) -> FoundationModel:
@@ -79,46 +81,19 @@ def register(model: FoundationModel, *, replace: bool = False) -> None:
     ------
     TypeError
         If it is a class, or lacks something that every model has.
-    ValueError
-        If the key is not a plain name, or is taken, or if the model fails :func:`check_model`.
+    InputError
+        If the key is not a plain name, or is taken, or if the model fails the trial.
     """
     members = ("key", "card", "spec", "dim", "build", "load_checkpoint", "encode")
-    if isinstance(model, type):
-        raise TypeError(f"register takes an instance: register({model.__name__}())")
-    if isinstance(model, torch.nn.Module):
-        raise TypeError("register takes a model: register(from_module('a_name', module))")
     lacking = [name for name in members if not hasattr(model, name)]
-    if lacking:
-        raise TypeError(f"{type(model).__name__} lacks {', '.join(lacking)}")
-    check_key(model.key)
-    if model.key in BENCHMARK:
-        raise ValueError(
-            f"there is a model with the key {model.key!r} already, one of the benchmark; choose "
-            "another"
-        )
-    if model.key in MODELS and not replace:
-        raise ValueError(
-            f"there is a model with the key {model.key!r} already; replace=True puts this one in "
-            "its place"
-        )
+    if lacking or isinstance(model, type):
+        want = "register takes an instance: register(MyModel()), register(from_module(key, module))"
+        raise TypeError(f"{want}; {repr(model)[:80]} lacks {', '.join(lacking) or 'its arguments'}")
+    if not re.fullmatch(r"[\w-]+", str(model.key)):  # it becomes the name of files
+        raise InputError(f"the key {model.key!r} is no plain name (letters, digits, _ and -)")
+    if model.key in BENCHMARK or (model.key in MODELS and not replace):
+        hint = "choose another, or replace one of your own with replace=True"
+        raise InputError(f"there is a model with the key {model.key!r} already; {hint}")
     if not isinstance(model, OwnModel):  # these were tried when they were made
         check_model(model)
     MODELS[model.key] = model
-
-
-for _model in (
-    FMCIB(),
-    CTFM(),
-    CTCLIP(),
-    PASTA(),
-    VISTA3D(),
-    VoCo(),
-    SuPreM(),
-    Merlin(),
-    MedImageInsight(),
-    ModelsGenesis(),
-):
-    MODELS[_model.key] = _model
-
-#: Keys of the ten; whatever else is registered is somebody's own.
-BENCHMARK = tuple(MODELS)

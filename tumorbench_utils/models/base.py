@@ -1,35 +1,65 @@
-"""What every encoder of the benchmark is: a card, an input, an architecture and its checkpoint.
+"""What every encoder is: a card, an input, an architecture and the names of its checkpoint.
 
 A :class:`FoundationModel` holds facts and no weights. ``build`` makes a ``torch.nn.Module`` whose
 forward pass takes patches (n, 1, d0, d1, d2) and returns embeddings (n, dim); ``load_checkpoint``
-fills it from the released file; ``encode`` is the forward pass with checked input.
+fills it from the released file; ``encode`` is the forward pass with checked input. Cards are read
+without torch, which is loaded where a network is built or run.
 """
 
-import contextlib
-import numbers
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+import yaml
 
-from tumorbench_utils.models import teaching
-from tumorbench_utils.models.checkpoint import (
-    WRAPPERS,
-    CheckpointError,
-    LoadReport,
-    flatten,
-    matches,
-    read_checkpoint,
-    some,
-    unusable,
-)
-from tumorbench_utils.models.checks import check_output, check_seed, device_of
+from tumorbench_utils import settings
+from tumorbench_utils.checks import InputError, one_of
 from tumorbench_utils.patches import PatchSpec
-from tumorbench_utils.settings import unknown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 SIZES = ("full", "compact")
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be read, or that does not hold the weights of the encoder."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of a checkpoint.
+
+    Attributes
+    ----------
+    matched : list of str
+        Tensors that were loaded, by their names in the checkpoint.
+    missing : list of str
+        Tensors of the encoder that the checkpoint does not have, or not usably, and that no
+        forward pass reads (counters and unused running statistics), by their names in the encoder.
+        A tensor that is read and missing is an error.
+    unexpected : list of str
+        Tensors of the checkpoint that nobody knows.
+    ignored : list of str
+        Tensors of the checkpoint that belong to parts the encoder does not have (decoders, heads,
+        text towers) or that the encoder computes itself.
+    """
+
+    matched: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    ignored: list[str]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{len(names)} {field}" for field, names in vars(self).items())
+        return f"LoadReport({counts})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +92,6 @@ class ModelCard:
         Page to visit.
     file : str
         Name of the file at the source, with its folder there.
-    repo : str or None
-        Hugging Face repository, if it lies there.
-    repo_type : {"model", "dataset"}
-    url : str or None
-        Direct address of the file, if it lies elsewhere and the address is known.
-    file_bytes : int or None
-        Size of the file.
     native_input : str
         What the model saw in training.
     native_spec : PatchSpec or None
@@ -90,10 +113,6 @@ class ModelCard:
     gate: str = ""
     source: str = ""
     file: str = ""
-    repo: str | None = None
-    repo_type: str = "model"
-    url: str | None = None
-    file_bytes: int | None = None
     native_input: str = ""
     native_spec: PatchSpec | None = None
     parameters: int = 0
@@ -142,7 +161,7 @@ class FoundationModel:
         ``spec.out_range`` and returns embeddings (n, dim), each a function of its own patch only
         in evaluation mode. Must also run inside ``torch.device("meta")``.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how its network is built")
+        raise NotImplementedError
 
     def build(self, size: str = "full", seed: int | None = None) -> nn.Module:
         """Return an encoder in evaluation mode, on the CPU (or the meta device).
@@ -155,25 +174,26 @@ class FoundationModel:
             phantoms (:mod:`tumorbench_utils.models.teaching`).
         seed : int, optional
             With a seed the encoder is untrained in either size: its weights are a function of
-            `seed` (not negative). Without one, ``"full"`` takes 0, and so does ``"compact"`` of a
-            model for which the book ships no weights. torch's global random state is not touched.
+            `seed`. Without one, ``"full"`` takes 0, and so does ``"compact"`` of a model for which
+            the book ships no weights. torch's global random state is not touched.
 
         Raises
         ------
-        ValueError
-            If `size` is neither of the two, or `seed` is not such a number.
+        InputError
+            If `size` is neither of the two.
         CheckpointError
             If the weights of the teaching encoder are missing or altered; the message has the
             command that makes them again.
         """
-        if not isinstance(size, str) or size not in SIZES:
-            raise ValueError(unknown("size", size, SIZES))
-        trained = size == "compact" and seed is None and teaching.has(self)
-        seed = check_seed(0 if seed is None else seed)
+        import torch
+
+        from tumorbench_utils.models import teaching
+
+        trained = one_of(size, "size", SIZES) == "compact" and seed is None and teaching.has(self)
         # Inside ``torch.device("meta")`` names and shapes come without memory.
         device = "meta" if torch.get_default_device().type == "meta" else "cpu"
         with torch.random.fork_rng(devices=[]), torch.device(device):
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(operator.index(seed or 0))
             module = self.network(size).eval()
         if trained and device == "cpu":
             teaching.load(module, teaching.find(self.key), self.optional)
@@ -205,85 +225,17 @@ class FoundationModel:
         FileNotFoundError
             If there is no such file.
         CheckpointError
-            If the file is not one that can be read safely, or if a tensor that the encoder needs
+            If the file is damaged or cannot be read safely, or if a tensor that the encoder needs
             is missing, of another shape or type, without values, or not finite in the type of the
             encoder. `module` is then unchanged.
-        TypeError
-            If `module` is no module, or `source` neither path nor mapping.
+
+        See Also
+        --------
+        torch.nn.Module.load_state_dict : ``strict=False`` passes over what it does not find.
         """
-        if not isinstance(module, nn.Module):
-            raise TypeError(
-                f"module is a torch.nn.Module as made by build(), not {type(module).__name__}"
-            )
-        if isinstance(source, Mapping):
-            where, content = "the state dict", source
-        elif isinstance(source, (str, os.PathLike)):
-            where, content = os.fspath(source), read_checkpoint(source)
-        else:
-            raise TypeError(f"source is a path or a mapping, not {type(source).__name__}")
-        try:
-            released = flatten(content, self.containers)
-        except CheckpointError as error:
-            raise CheckpointError(f"{where} is no checkpoint of {self.key}: {error}") from None
-        own = module.state_dict()
-        names, prefix = self._find(own, released)
-        needed = [n for n in own if not matches(n, self.optional)]
-        self._check(where, own, needed, released, names, prefix)
-        # What nobody reads does no harm in any shape, and no good either.
-        useless = {r for n, r in names.items() if unusable(own[n], released[r])}
-        names = {n: r for n, r in names.items() if r not in useless}
-        with torch.no_grad():
-            for name, released_name in names.items():
-                own[name].copy_(released[released_name])
-        matched = list(names.values())
-        left = [n for n in released if n not in set(matched)]
-        ignored = [n for n in left if n in useless or matches(n, self.unused)]
-        return LoadReport(
-            matched=matched,
-            missing=[n for n in own if n not in names],
-            unexpected=[n for n in left if n not in set(ignored)],
-            ignored=ignored,
-        )
+        from tumorbench_utils.models import checkpoint
 
-    def _find(self, own: Mapping, released: Mapping) -> tuple[dict[str, str], str]:
-        """Return {own name: released name} under the prefix that explains most, and the prefix."""
-        prefixes = [outer + p for p in self.prefixes for outer in WRAPPERS]
-        # Not "module." alone: what a model keeps under another prefix is another's under this one.
-        prefixes += ["_orig_mod.", ""]
-        best: dict[str, str] = {}
-        chosen = prefixes[0]
-        for prefix in dict.fromkeys(prefixes):
-            found = {}
-            for name in released:
-                mine = self.own_name(name, prefix)
-                if mine in own:
-                    found.setdefault(mine, name)
-            if len(found) > len(best):
-                best, chosen = found, prefix
-        return best, chosen
-
-    def _check(self, where, own, needed, released, names, prefix) -> None:
-        """Raise if a checkpoint does not hold what the encoder needs."""
-        if not needed:
-            raise CheckpointError(f"{self.key} has no weights to load")
-        missing = [n for n in needed if n not in names]
-        if len(missing) == len(needed):
-            file = f" ({self.card.file})" if self.card.file else ""
-            raise CheckpointError(
-                f"{where} is no checkpoint of {self.key}: none of its {len(needed)} tensors is in "
-                f"it. Expected names like {prefix + needed[0]!r}{file}; "
-                f"came {some(map(repr, released))}"
-            )
-        problems = [f"missing: {some(prefix + n for n in missing)}"] if missing else []
-        for name in needed:
-            if name in names and (why := unusable(own[name], released[names[name]])):
-                problems.append(f"{names[name]}: {why}")
-        if problems:
-            raise CheckpointError(
-                f"{where} does not fit this {self.key} encoder ({len(names)} of {len(own)} tensors "
-                f"found, {len(missing)} missing). {'; '.join(problems[:20])}"
-                + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
-            )
+        return checkpoint.load(self, module, source)
 
     def encode(
         self,
@@ -319,85 +271,74 @@ class FoundationModel:
 
         Raises
         ------
-        TypeError
-            If `patches` is not a dense floating-point tensor, `module` no module, or `spec` no
-            PatchSpec.
-        ValueError
-            If shape, channels or range are not those of the specification, if a value is not
-            finite, if `batch_size` is not positive or `autocast` no 16-bit type, if `module` has
-            no values (meta device), or if it gives anything but finite embeddings (n, dim).
+        InputError
+            If the type, shape or range of `patches` are not those of the specification, if a value
+            is not finite, or if `module` gives anything but finite embeddings (n, dim).
         """
-        spec = self.spec if spec is None else spec
-        self._check_patches(patches, spec)
-        batch_size = self._check_run(module, batch_size, autocast)
-        device = device_of(module, patches.device)
-        result = torch.empty(len(patches), self.dim, device=patches.device)
-        mixed = torch.autocast(device.type, autocast, enabled=autocast is not None)
-        with _evaluating(module), torch.inference_mode(), mixed:
-            for start in range(0, len(patches), batch_size):
-                batch = patches[start : start + batch_size].to(device, torch.float32)
-                output = check_output(self.key, module(batch), len(batch), self.dim)
-                result[start : start + batch_size] = output.to(result)
+        import torch
+
+        self._check_patches(patches, spec or self.spec)
+        if not len(patches):
+            return torch.empty(0, self.dim, device=patches.device)
+        tensors = itertools.chain(module.parameters(), module.buffers())
+        device = next((tensor.device for tensor in tensors), patches.device)
+        training = [part for part in module.modules() if part.training]
+        module.eval()
+        results = []
+        try:
+            mixed = torch.autocast(device.type, autocast, autocast is not None)
+            with torch.inference_mode(), mixed:
+                for batch in patches.split(operator.index(batch_size)):
+                    output = module(batch.to(device, torch.float32))
+                    results.append(embeddings_of(self.key, output, len(batch), self.dim))
+        finally:
+            for part in training:  # not module.train(): some parts may have been in evaluation
+                part.training = True
+        result = torch.cat(results).to(patches.device, torch.float32)
         wrong = (~torch.isfinite(result).all(dim=1)).nonzero().flatten().tolist()
         if wrong:
-            raise ValueError(
-                f"{self.key} gave embeddings that are not finite for {len(wrong)} of "
-                f"{len(result)} patches ({some(map(str, wrong))}); check its weights"
-            )
+            of = f"{len(wrong)} of {len(result)} patches, first {wrong[0]}"
+            raise InputError(f"{self.key} gave embeddings that are not finite for {of}")
         return result
 
-    def _check_run(self, module, batch_size, autocast) -> int:
-        """Return the batch size after a look at what `encode` is told beside the patches."""
-        if not isinstance(module, nn.Module):
-            raise TypeError(
-                f"module is a torch.nn.Module as made by build(), not {type(module).__name__}"
-            )
-        whole = isinstance(batch_size, numbers.Integral) and not isinstance(batch_size, bool)
-        if not whole or batch_size < 1:
-            raise ValueError(f"batch_size is a positive integer, not {batch_size!r}")
-        half = (torch.float16, torch.bfloat16)
-        if autocast is not None and autocast not in half:
-            raise ValueError(f"autocast is torch.float16 or torch.bfloat16, not {autocast!r}")
-        return int(batch_size)
-
     def _check_patches(self, patches: Tensor, spec: PatchSpec) -> None:
-        if not isinstance(spec, PatchSpec):
-            raise TypeError(f"spec is a PatchSpec, not {type(spec).__name__}")
-        if not isinstance(patches, Tensor):
-            raise TypeError(
-                f"patches is a torch.Tensor, not {type(patches).__name__}; "
-                "use torch.from_numpy(numpy.stack(...))[:, None]"
-            )
-        if patches.layout != torch.strided or patches.is_meta:
-            raise TypeError("patches is a dense tensor with values, not a sparse or meta one")
-        if not patches.is_floating_point():
-            raise TypeError(f"patches are floating-point numbers, not {patches.dtype}")
-        want = (1, *spec.size)
-        if patches.ndim != 5 or tuple(patches.shape[1:]) != want:
-            raise ValueError(
-                f"{self.key} takes patches of shape (n, {', '.join(map(str, want))}): one channel, "
-                f"axes {spec.orientation}; {tuple(patches.shape)} came"
-            )
-        if not len(patches):
-            return
-        low, high = (float(v) for v in torch.aminmax(patches.detach()))
-        if not (low > -float("inf") and high < float("inf")):
-            raise ValueError(f"patches for {self.key} hold values that are not finite")
-        slack = 1e-4 * (spec.out_range[1] - spec.out_range[0])
-        if low < spec.out_range[0] - slack or high > spec.out_range[1] + slack:
-            raise ValueError(
-                f"{self.key} takes {spec.window_hu} HU scaled to {spec.out_range}; the patches run "
-                f"from {low:g} to {high:g}. Extract them with the spec of the model"
-            )
+        shape, kind = tuple(getattr(patches, "shape", ())), getattr(patches, "dtype", type(patches))
+        if shape[1:] != (1, *spec.size) or not getattr(kind, "is_floating_point", False):
+            want = f"floating-point tensor (n, 1, {str(spec.size)[1:]}, axes {spec.orientation}"
+            raise InputError(f"{self.key} takes a {want}; {kind} {shape} came")
+        if len(patches):
+            ends, (low, high) = spec.out_range, (float(v) for v in patches.detach().aminmax())
+            slack = 1e-4 * (ends[1] - ends[0])
+            # Also refuses what is not finite: a comparison with NaN is never true.
+            if not (low >= ends[0] - slack and high <= ends[1] + slack):
+                came = f"the patches run from {low:g} to {high:g}"
+                raise InputError(f"{self.key} takes {spec.window_hu} HU scaled to {ends}; {came}")
 
 
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch a module to evaluation mode and back, part by part."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
+def embeddings_of(key: str, output: Tensor, n: int, dim: int | None = None) -> Tensor:
+    """Return what a network made of `n` patches if it is real and (n, dim), else raise."""
+    shape = tuple(getattr(output, "shape", ()))
+    fits = len(shape) == 2 and shape[0] == n and shape[1] and dim in (None, shape[1])
+    if not fits or output.is_complex():
+        want = f"a real tensor ({n}, {dim or 'dim'}); pool maps, as with .mean(dim=(2, 3, 4))"
+        came = f"{type(output).__name__} {shape}"
+        raise InputError(f"{key} gave {came} for {n} patches, not {want}")
+    return output
+
+
+@functools.cache
+def facts() -> dict[str, dict]:
+    """Return what ``data/models.yml`` says of the ten, by key, in the order of the benchmark."""
+    return yaml.safe_load((settings.BOOK_ROOT / "data" / "models.yml").read_text("utf-8"))
+
+
+class Published(FoundationModel):
+    """One of the ten: card, input and released names stand in ``data/models.yml`` by its key."""
+
+    def __init_subclass__(cls):
+        known = facts()[cls.key]
+        native = known.get("native_spec")
+        cls.card = ModelCard(**known["card"], native_spec=PatchSpec(**native) if native else None)
+        cls.spec, cls.dim = PatchSpec(**known["spec"]), known["dim"]
+        for name, values in known["release"].items():
+            setattr(cls, name, tuple(values))

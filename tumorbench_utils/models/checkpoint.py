@@ -4,21 +4,22 @@ A released checkpoint is a file from the internet. It may be a web page saved un
 the weights, half a download, the weights of another network, or a pickle that runs a program.
 Nothing here unpickles freely: zip and legacy torch files go through
 ``torch.load(weights_only=True)``, safetensors files are told by their content, not their suffix.
+torch itself does not compare the checksums of a zip file; that is done here before it reads one.
 """
 
 import _codecs
 import fnmatch
 import os
 import re
-import struct
+import zipfile
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
+
+from tumorbench_utils.models.base import CheckpointError, FoundationModel, LoadReport
 
 #: Top-level keys under which training code commonly keeps the weights.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -26,70 +27,17 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network")
 #: What data-parallel training and ``torch.compile`` put before the names of a network.
 WRAPPERS = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
 
-#: First bytes of files that are taken for weights, and what they are.
-_OTHER_FORMATS = (
-    (b"\x1f\x8b", "a gzip archive (unpack it and name the checkpoint in it)"),
-    (b"BZh", "a bzip2 archive (unpack it and name the checkpoint in it)"),
-    (b"\xfd7zXZ\x00", "an xz archive (unpack it and name the checkpoint in it)"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive (unpack it and name the checkpoint in it)"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive (unpack it and name the checkpoint in it)"),
-    (b"Rar!", "a RAR archive (unpack it and name the checkpoint in it)"),
-    (b"\x89HDF", "an HDF5 file (Keras keeps weights so; these encoders are torch)"),
-    (b"\x93NUMPY", "a numpy array"),
-    (b"%PDF", "a PDF document"),
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
-)
+#: Numbers of numpy beside the tensors are let in: training code keeps losses and epochs so. Only
+#: the numeric types are named; an object, a string or a structure is refused still.
+_NUMBERS = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{c}.multiarray.scalar") for c in ("core", "_core")),
+    (np.dtype, "numpy.dtype"),
+    *{type(np.dtype(c)) for c in "?bBhHiIlLqQefd"},
+    _codecs.encode,
+]
 
-#: How a pickle of the oldest protocol begins, which is text.
-_PICKLE = re.compile(rb"\(?c[\w.]+\r?\n[\w.]+\r?\n|\([ld]p\d+\r?\n")
-
-_SHOWN = 6
-
-_REFUSED = (
-    "and is refused: only tensors and plain containers are read. If you trust its source, save its "
-    "weights as safetensors in a separate environment"
-)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that does not hold the weights of the encoder."""
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of every tensor of a checkpoint.
-
-    Attributes
-    ----------
-    matched : list of str
-        Tensors that were loaded, by their names in the checkpoint.
-    missing : list of str
-        Tensors of the encoder that the checkpoint does not have, or not usably, and that no
-        forward pass reads (counters and unused running statistics), by their names in the encoder.
-        A tensor that is read and missing is an error.
-    unexpected : list of str
-        Tensors of the checkpoint that nobody knows.
-    ignored : list of str
-        Tensors of the checkpoint that belong to parts the encoder does not have (decoders, heads,
-        text towers) or that the encoder computes itself.
-    """
-
-    matched: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    ignored: list[str]
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{len(names)} {field}" for field, names in vars(self).items())
-        return f"LoadReport({counts})"
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first few of many names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+_DAMAGED = r"central directory|zip archive|end of file|EOF|Ran out of input|too small|truncated"
+_DAMAGED += r"|not fully covered|InvalidHeader|IncompleteMetadata|unexpected pos|out of bounds"
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -97,84 +45,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def unusable(want: torch.Tensor, came: torch.Tensor) -> str:
-    """Return why a released tensor cannot be copied into the encoder's; empty if it can."""
-    if came.is_nested or came.is_quantized or came.layout != torch.strided:
-        kind = "nested" if came.is_nested else "quantized" if came.is_quantized else "sparse"
-        return f"a dense tensor expected, a {kind} one came"
-    if want.shape != came.shape:
-        return f"shape {tuple(want.shape)} expected, {tuple(came.shape)} came"
-    if want.is_floating_point() != came.is_floating_point() or came.is_complex():
-        return f"type {want.dtype} expected, {came.dtype} came"
-    if want.is_meta:
-        return ""
-    if came.is_meta:
-        return "has a shape and no values (meta device)"
-    if not torch.isfinite(came.to(want.dtype)).all():  # in 64 bits it may have been
-        return f"holds values that are not finite as {want.dtype}"
-    return ""
-
-
-def refuse_other_content(path: Path, head: bytes, size: int) -> None:
-    """Raise a CheckpointError for what is often saved under the name of weights and is none.
-
-    Parameters
-    ----------
-    path : Path
-        For the message.
-    head : bytes
-        The first bytes of the file.
-    size : int
-        Bytes of the whole file.
-    """
-    text = _text(head)
-    start = text.lstrip().lower()
-    if size == 0:
-        problem = "is empty; download it again"
-    elif not head.strip(b"\0"):
-        problem = "begins with zeros: a download that broke off; download it again"
-    elif start.startswith(("<!doctype", "<html", "<?xml", "<head", "<body", "<!--")):
-        problem = (
-            "is a web page, not weights: the download was answered with a login, licence or error "
-            "page; open the source in a browser, accept its terms, and download again"
-        )
-    elif start.startswith("version https://git-lfs"):
-        problem = "is a Git LFS pointer, not weights; fetch the file itself (git lfs pull)"
-    elif start.startswith(('{"error', '{"message', '{"status', '{"detail')):
-        problem = f"is an error message of a server, not weights: {text.strip()[:120]}"
-    elif start.startswith(("{", "[")):
-        problem = f"is a JSON or text file, not weights; it begins with {text.strip()[:60]!r}"
-    elif start and not _PICKLE.match(head):
-        problem = f"is a text file, not weights; it begins with {text.strip()[:60]!r}"
-    elif kind := next((what for magic, what in _OTHER_FORMATS if head.startswith(magic)), None):
-        problem = f"is {kind}, not weights"
-    else:
-        return
-    raise CheckpointError(f"{path} {problem}")
-
-
-def _text(head: bytes) -> str:
-    """Return the beginning of a text file, or nothing if it is not one."""
-    for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "utf-8-sig")):
-        if head.startswith(mark):
-            # The last character may be cut in two.
-            text = head.decode(encoding, errors="ignore")
-            break
-    lost = len(head) - len(text.encode(encoding)) if encoding == "utf-8-sig" else 0
-    plain = all(c.isprintable() or c.isspace() for c in text)
-    return text if plain and lost <= 3 else ""
-
-
-def _is_safetensors(head: bytes, size: int) -> bool:
-    """Tell a safetensors file by its header: length, then a JSON object."""
-    if len(head) < 9 or head[8:9] != b"{":
-        return False
-    (length,) = struct.unpack("<Q", head[:8])
-    # A truncated file still starts like this, so the length is not held against the size here.
-    return length < 100_000_000
-
-
-def read_checkpoint(path: str | os.PathLike) -> Mapping:
+def read(path: str | os.PathLike) -> Mapping:
     """Read the contents of a checkpoint file without running anything in it.
 
     Parameters
@@ -190,78 +61,72 @@ def read_checkpoint(path: str | os.PathLike) -> Mapping:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If there is no such file (a folder: IsADirectoryError).
     CheckpointError
-        If it is a folder, empty, a web page, truncated, of another format, or a pickle that asks
-        for anything but tensors, numbers and plain containers.
+        If it is empty, a web page, truncated, damaged, of another format, or a pickle
+        that asks for anything but tensors, numbers and plain containers.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "is not a file"
-        raise CheckpointError(f"{path} {kind}; name the checkpoint file itself")
-    size = path.stat().st_size
     with open(path, "rb") as stream:
         head = stream.read(512)
-    refuse_other_content(path, head, size)
+    if problem := _other_content(head):
+        raise CheckpointError(f"{path} {problem}")
     try:
-        if _is_safetensors(head, size):
-            return safetensors.torch.load_file(path, device="cpu")
+        if head[8:9] == b"{":  # a safetensors file: eight bytes of length, then JSON
+            return safetensors.torch.load_file(path)
         zipped = head.startswith(b"PK\x03\x04")
+        if zipped and (member := zipfile.ZipFile(path).testzip()):
+            raise EOFError(f"the checksum of {member} is wrong")
         # Memory-mapped, a checkpoint is never held twice; only the zip format can be.
-        with _numpy_scalars():
+        with torch.serialization.safe_globals(_NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except MemoryError:
         raise
-    except Exception as error:
-        # A damaged file can make the readers fail in any way; none of them is the user's fault.
-        raise CheckpointError(_why_unreadable(path, size, str(error))) from error
+    except Exception as error:  # a damaged file can make the readers fail in any way
+        raise CheckpointError(f"{path} {_why_unreadable(error)}") from error
     if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(content).__name__}, not a dictionary of tensors"
-        )
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, no dictionary of tensors")
     return content
 
 
-def _numpy_scalars():
-    """Allow numbers of numpy beside the tensors: training code keeps losses and epochs so.
-
-    Only the numeric types are named; an object, a string or a structure is refused still.
-    """
-    if torch.__version__ < "2.6":  # takes no names of older numpy versions
-        return nullcontext()
-    scalar = np.float64(0).__reduce__()[0]
-    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
-    allowed = [*((scalar, f"{module}.scalar") for module in modules), (np.dtype, "numpy.dtype")]
-    return torch.serialization.safe_globals(
-        [*allowed, _codecs.encode, *{type(np.dtype(c)) for c in "?bBhHiIlLqQefd"}]
-    )
-
-
-def _why_unreadable(path: Path, size: int, message: str) -> str:
-    if named := re.search(r"GLOBAL ([\w.]+)", message):
-        return f"{path} asks to run {named[1]!r} when it is opened {_REFUSED}"
-    if "Unpickler" in message:
-        return f"{path} is a pickle of other things than tensors {_REFUSED}"
-    if "TorchScript" in message:
-        return f"{path} is a TorchScript program {_REFUSED}"
-    if "legacy .tar" in message:
-        return f"{path} is a tar archive, not weights"
-    if "in archive is not in a subdirectory" in message:
-        return f"{path} is a zip archive of other things than tensors"
-    if re.search(
-        r"central directory|zip archive|end of file|EOF|Ran out of input|too small|truncated"
-        r"|not fully covered|InvalidHeader|IncompleteMetadata|unexpected pos|out of bounds",
-        message,
-    ):
-        return f"{path} is truncated or damaged ({size} bytes); download it again"
-    reason = message.strip().splitlines()[0][:160] if message.strip() else "unknown format"
-    return f"{path} is not a torch or safetensors checkpoint: {reason}"
+def _other_content(head: bytes) -> str:
+    """Return what is often saved under the name of weights and is none; empty if it may be some."""
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    # At most one character is cut in two at the end; a binary file loses more, or cannot be shown.
+    text = head.decode(encoding, errors="replace").rstrip("\ufffd").strip()
+    if not head.strip(b"\0"):
+        return "is empty or begins with zeros: a download that broke off; download it again"
+    if text.lower().startswith(("<!", "<html", "<?xml", "<head", "<body")):
+        return (
+            "is a web page, not weights: the download was answered with a login, licence or error "
+            "page; open the source in a browser, accept its terms, and download again"
+        )
+    if text.startswith("version https://git-lfs"):
+        return "is a Git LFS pointer, not weights; fetch the file itself (git lfs pull)"
+    plain = "\ufffd" not in text and all(c.isprintable() or c.isspace() for c in text)
+    # A pickle of the oldest protocol is text too.
+    if plain and not re.match(rb"\(?c[\w.]+\r?\n[\w.]+\r?\n|\([ld]p\d+\r?\n", head):
+        return f"is a text file, not weights; it begins with {text[:120]!r}"
+    return ""
 
 
-def flatten(content: Mapping, containers: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Find the state dict in what was saved and drop everything that is not a tensor.
+def _why_unreadable(error: Exception) -> str:
+    message = str(error).strip() or type(error).__name__
+    reason = message.splitlines()[0][:160]
+    if isinstance(error, EOFError | zipfile.BadZipFile) or re.search(_DAMAGED, message):
+        return f"is truncated or damaged ({reason}); download it again"
+    if re.search("Unpickler|GLOBAL|TorchScript", message):
+        asked = re.search(r"GLOBAL ([\w.]+)", message)
+        what = f"asks to run {asked[1]!r} when it is opened" if asked else "holds no plain tensors"
+        return (
+            f"{what} and is refused: only tensors and plain containers are read. If you trust its "
+            "source, save its weights as safetensors in a separate environment"
+        )
+    return f"is not a torch or safetensors checkpoint: {reason}"
+
+
+def flatten(content: Mapping, containers: Iterable[str], seen: tuple = ()) -> dict:
+    """Return the tensors of the innermost container that has some, by name.
 
     Parameters
     ----------
@@ -269,36 +134,82 @@ def flatten(content: Mapping, containers: Iterable[str]) -> dict[str, torch.Tens
         What the file held, or a state dict.
     containers : iterable of str
         Keys under which the state dict may lie, the most specific first.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no tensor in it.
+    seen : tuple of int
+        Mappings around this one: some hold themselves.
     """
-    containers = (*containers, *CONTAINERS)
-    tensors = _inside(content, containers, set())
-    if not tensors:
-        raise CheckpointError(
-            f"no tensors found; top-level entries are {some(map(repr, content)) or 'none'}, "
-            f"and weights were looked for under {some(map(repr, containers))}"
-        )
-    return tensors
-
-
-def _inside(content: Mapping, containers: tuple[str, ...], seen: set[int]) -> dict:
-    """Return the tensors of the innermost container that has some."""
-    seen.add(id(content))
-    for key in containers:
-        inner = content.get(key)
+    for inner in map(content.get, containers):
         if isinstance(inner, Mapping) and id(inner) not in seen:
-            if tensors := _inside(inner, containers, seen):
+            if tensors := flatten(inner, containers, (*seen, id(content))):
                 return tensors
     tensors = {}
     for name, value in content.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            native = value.astype(value.dtype.newbyteorder("="), copy=False)
-            if native.dtype.itemsize <= 8:  # torch has no longer numbers
-                value = torch.from_numpy(np.require(native, requirements=["C", "W"]))
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.itemsize <= 8:
+            value = torch.tensor(value.astype(value.dtype.newbyteorder("=")))
         if isinstance(name, str) and isinstance(value, torch.Tensor):
             tensors[name] = value
     return tensors
+
+
+def load(model: FoundationModel, module: torch.nn.Module, source) -> LoadReport:
+    """Fill a network from a checkpoint; see :meth:`FoundationModel.load_checkpoint`."""
+    where, content = "the state dict", source
+    if not isinstance(source, Mapping):
+        where, content = os.fspath(source), read(source)
+    released = flatten(content, (*model.containers, *CONTAINERS))
+    own = module.state_dict()
+    names, prefix = _pair(model, own, released)
+    needed = [name for name in own if not matches(name, model.optional)]
+    missing = [name for name in needed if name not in names]
+    if len(missing) == len(needed):
+        want = f"names like {prefix + needed[0]!r} are expected" if needed else "it has no weights"
+        came = f"{len(released)} tensors came, {list(released or content)[:6]}"
+        raise CheckpointError(f"{where} is no checkpoint of {model.key}: {want} and {came}")
+    unusable = {n: why for n, r in names.items() if (why := _unusable(own[n], released[r]))}
+    problems = [f"missing: {prefix + name}" for name in missing]
+    problems += [f"{names[name]}: {unusable[name]}" for name in needed if name in unusable]
+    if problems:
+        count = f"{len(missing)} of {len(own)} tensors missing, {len(problems)} problems"
+        what = f"{where} does not fit this {model.key} encoder ({count})"
+        raise CheckpointError(f"{what}: {'; '.join(problems[:20])}")
+    # What nobody reads does no harm in any shape, and no good either.
+    loaded = {name: r for name, r in names.items() if name not in unusable}
+    with torch.no_grad():
+        for name, released_name in loaded.items():
+            own[name].copy_(released[released_name])
+    left = [name for name in released if name not in loaded.values()]
+    useless = {names[name] for name in unusable}
+    ignored = [name for name in left if name in useless or matches(name, model.unused)]
+    return LoadReport(
+        matched=list(loaded.values()),
+        missing=[name for name in own if name not in loaded],
+        unexpected=[name for name in left if name not in ignored],
+        ignored=ignored,
+    )
+
+
+def _pair(model: FoundationModel, own: Mapping, released: Mapping) -> tuple[dict[str, str], str]:
+    """Return {own name: released name} under the prefix that explains most, and that prefix."""
+    prefixes = [outer + p for p in model.prefixes for outer in WRAPPERS]
+    # Not "module." alone: what a model keeps under another prefix is another's under this one.
+    found = {}
+    for prefix in (*prefixes, "", "_orig_mod."):
+        pairs = {model.own_name(name, prefix): name for name in reversed(released)}
+        found[prefix] = {name: pairs[name] for name in own if name in pairs}
+    best = max(found, key=lambda prefix: len(found[prefix]))  # the first of equals
+    return found[best], best
+
+
+def _unusable(want: torch.Tensor, came: torch.Tensor) -> str:
+    """Return why a released tensor cannot be copied into the encoder's; empty if it can."""
+    if came.layout != torch.strided or came.is_quantized or came.is_nested:
+        return "a dense tensor is expected, a sparse, quantized or nested one came"
+    if want.shape != came.shape:
+        return f"shape {tuple(want.shape)} expected, {tuple(came.shape)} came"
+    if want.is_floating_point() != came.is_floating_point() or came.is_complex():
+        return f"type {want.dtype} expected, {came.dtype} came"
+    if came.is_meta and not want.is_meta:
+        return "has a shape and no values (meta device)"
+    # Converted first: what is finite in 64 bits need not be in 32.
+    if not want.is_meta and not torch.isfinite(came.to(want.dtype)).all():
+        return f"holds values that are not finite as {want.dtype}"
+    return ""

@@ -1,32 +1,24 @@
 """The weights of the teaching encoders that the book ships: found, checked, loaded."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from tumorbench_utils import digests, settings
-from tumorbench_utils.models.checkpoint import CheckpointError, matches
+from tumorbench_utils.models.base import CheckpointError, Published, facts
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: The models that have a teaching encoder.
-KEYS = (
-    "fmcib",
-    "ct_fm",
-    "ct_clip_vit",
-    "pasta",
-    "vista3d",
-    "voco",
-    "suprem",
-    "merlin",
-    "medimageinsight",
-    "models_genesis",
-)
+KEYS = tuple(facts())
 
 
 def has(model) -> bool:
     """Whether the book ships weights for the compact encoder of a model (not of a subclass)."""
-    return model.key in KEYS and type(model).__module__ == f"tumorbench_utils.models.{model.key}"
+    return Published in type(model).__bases__
 
 
 def folder() -> Path:
@@ -44,11 +36,8 @@ def read_card(key: str) -> dict:
     """
     path = folder() / f"{key}.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        return {**card, "sha256": str(card["sha256"])}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.name} is not in {path.parent}; {_again(key)}") from None
-    except (ValueError, TypeError, KeyError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no card ({error}); {_again(key)}") from None
 
 
@@ -61,16 +50,10 @@ def find(key: str) -> Path:
         If it is missing or not the file that its card describes; the message has the command that
         makes it again.
     """
-    expected = read_card(key)["sha256"]
     path = folder() / f"{key}.safetensors"
-    if not path.is_file():
-        raise CheckpointError(f"{path.name} is not in {path.parent}; {_again(key)}")
-    found = digests.of_file(path)
-    if found != expected:
-        raise CheckpointError(
-            f"{path} is not the file that its card describes: its sha256 is {found}, "
-            f"{expected} was expected; {_again(key)}"
-        )
+    found = digests.of_file(path) if path.is_file() else "that of no file"
+    if found != read_card(key)["sha256"]:
+        raise CheckpointError(f"{path}: its sha256 is {found}, its card has another; {_again(key)}")
     return path
 
 
@@ -81,7 +64,7 @@ def _again(key: str) -> str:
 
 
 def load(module: nn.Module, path: Path, optional: tuple[str, ...] = ()) -> None:
-    """Fill a compact encoder with teaching weights, in place; all of them or none.
+    """Fill a compact encoder with teaching weights, in place.
 
     Parameters
     ----------
@@ -99,22 +82,15 @@ def load(module: nn.Module, path: Path, optional: tuple[str, ...] = ()) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from tumorbench_utils.models.checkpoint import matches
+
     try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}") from None
-    own = module.state_dict()
-    wrong = [n for n in own if n not in stored and not matches(n, optional)]
-    wrong += [n for n, t in stored.items() if n not in own or own[n].shape != t.shape]
-    if wrong:
-        raise CheckpointError(
-            f"{path} does not fit the compact encoder, {len(wrong)} tensors differ: "
-            f"{', '.join(wrong[:5])}; the architecture has changed since it was trained, so train "
-            f"it again with `tumorbench encoders {path.stem}`"
-        )
-    with torch.no_grad():
-        for name, tensor in stored.items():
-            own[name].copy_(tensor)
+        missing, unexpected = module.load_state_dict(load_file(path), strict=False)
+    except (SafetensorError, RuntimeError) as error:
+        missing, unexpected = [], [str(error).strip()]
+    if wrong := [n for n in missing if not matches(n, optional)] + unexpected:
+        what = f"{path} does not fit the compact encoder: {', '.join(wrong)[:500]}"
+        raise CheckpointError(f"{what}; if that has changed, {_again(path.stem)}")
 
 
 def save(module: nn.Module, path: Path, optional: tuple[str, ...] = ()) -> None:
@@ -122,15 +98,15 @@ def save(module: nn.Module, path: Path, optional: tuple[str, ...] = ()) -> None:
 
     Raises
     ------
-    ValueError
+    CheckpointError
         If a weight is not finite in float16.
     """
     from safetensors.torch import save_file
 
-    kept = {}
-    for name, tensor in module.state_dict().items():
-        if not matches(name, optional):
-            kept[name] = tensor.detach().cpu().to(torch.float16).contiguous()
-            if not torch.isfinite(kept[name]).all():
-                raise ValueError(f"{name} holds values that float16 cannot")
+    from tumorbench_utils.models.checkpoint import matches
+
+    state = module.state_dict()
+    kept = {n: t.cpu().half().contiguous() for n, t in state.items() if not matches(n, optional)}
+    if wrong := [name for name, tensor in kept.items() if not tensor.isfinite().all()]:
+        raise CheckpointError(f"float16 cannot hold the values of {', '.join(wrong)}")
     save_file(kept, path)

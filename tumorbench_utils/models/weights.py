@@ -2,45 +2,32 @@
 
 Nothing is downloaded unless it is asked for by name. Files lie in ``TUMORBENCH_WEIGHTS`` (a folder
 you filled yourself; nothing is ever written there) or in ``weights/KEY/`` of the cache. The SHA-256
-of every file is written down when it is first seen, and a file that differs later is refused.
+of every file is written down when it is first seen whole, and a file that differs later is refused.
 """
 
 import datetime
+import functools
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import filelock
 import pandas as pd
+import yaml
 
-from tumorbench_utils import digests, files, models, settings
-from tumorbench_utils.models.base import FoundationModel, ModelCard
-from tumorbench_utils.models.checkpoint import CheckpointError, refuse_other_content
+from tumorbench_utils import digests, downloads, files, models, settings
+from tumorbench_utils.models.base import CheckpointError
 
 
 class WeightsError(RuntimeError):
     """Weights are absent, cannot be fetched, or are not those that were there before."""
 
 
-def offline_dir() -> Path | None:
-    """Return the folder named by ``TUMORBENCH_WEIGHTS``, or None if it is not set.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the variable is set but names no folder.
-    """
-    value = os.environ.get("TUMORBENCH_WEIGHTS")
-    if not value:
-        return None
-    folder = Path(value).expanduser().resolve()
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"TUMORBENCH_WEIGHTS names {value!r}, which is not a folder; set it to the folder with "
-            "the checkpoints or unset it"
-        )
-    return folder
+@functools.cache
+def addresses() -> dict[str, dict]:
+    """Return where each checkpoint is fetched from: ``url``, or ``repo`` and ``repo_type``."""
+    path = settings.BOOK_ROOT / "data" / "downloads.yml"
+    return yaml.safe_load(path.read_text("utf-8"))["weights"]
 
 
 def lock_file() -> Path:
@@ -58,18 +45,17 @@ def find(name: str) -> Path | None:
     ------
     KeyError
         If there is no such model.
+    FileNotFoundError
+        If ``TUMORBENCH_WEIGHTS`` names no folder.
     """
-    card = models.get_model(name).card
-    folder = offline_dir() or _cache()
-    base = PurePosixPath(card.file).name
-    places = (f"{name}/{card.file}", f"{name}/{base}", card.file, base)
-    return next((p for p in (folder / place for place in places) if p.is_file()), None)
+    file, folder = models.get_model(name).card.file, _folder()
+    base = PurePosixPath(file).name
+    places = [folder / place for place in (f"{name}/{file}", f"{name}/{base}", file, base)]
+    return next((path for path in places if path.is_file()), None)
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
     """Return the path of a model's checkpoint; download it if it is not here.
-
-    An interrupted download goes on where it stopped. The file is held against the lock file.
 
     Parameters
     ----------
@@ -84,26 +70,26 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         If there is no such model.
     WeightsError
         If the file cannot be had: the message names the page to visit and the command to run
-        again. Also if it is not the file that was recorded.
+        again. Also if it is damaged, or not the file that was recorded.
     """
-    model = models.get_model(name)
     path = find(name)
-    if path is None:
-        if folder := offline_dir():
-            raise WeightsError(
-                f"TUMORBENCH_WEIGHTS ({folder}) does not hold the weights of {name}. Get "
-                f"{model.card.file!r} from {model.card.source} and put it into {folder / name}, "
-                "or unset the variable to download"
-            )
-        path = _download(model, progress)
-    state = verify(name)
+    new = path is None
+    path = _download(name, progress) if new else path
+    try:
+        state = verify(name)
+    except WeightsError:
+        if new:
+            path.unlink()
+        raise
     if state == "changed":
-        raise WeightsError(_changed(name, path))
+        cure = f"remove it and run: tumorbench weights fetch {name}. If a new file was published "
+        cure += f"on purpose, remove {name!r} from {lock_file()}"
+        raise WeightsError(f"{path} is not the file recorded, {_records()[name]}: {cure}")
     return path
 
 
 def verify(name: str) -> str:
-    """Hold a checkpoint against the lock file; record it there if it is new.
+    """Hold a checkpoint against the lock file; record it there if it is new and whole.
 
     Returns
     -------
@@ -114,27 +100,25 @@ def verify(name: str) -> str:
     KeyError
         If there is no such model.
     WeightsError
-        If the lock file cannot be read.
+        If the file is new and cannot be read, or the lock file is no JSON.
     """
+    from tumorbench_utils.models import checkpoint
+
     path = find(name)
     if path is None:
         return "absent"
-    digest = digests.of_file(path)
-    lock = lock_file()
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{lock}.guard"):
-        records = _records()
+    lock_file().parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{lock_file()}.guard"):
+        records, digest = _records(), digests.of_file(path)
         if name in records:
             return "unchanged" if records[name]["sha256"] == digest else "changed"
-        card = models.get_model(name).card
-        records[name] = {
-            "sha256": digest,
-            "bytes": path.stat().st_size,
-            "file": card.file,
-            "source": card.source,
-            "recorded": datetime.date.today().isoformat(),
-        }
-        with files.atomic_path(lock) as part:
+        try:  # the first checksum of a damaged file would be that of the damage
+            checkpoint.read(path)
+        except CheckpointError as error:
+            raise WeightsError(_by_hand(name, str(error))) from error
+        today = datetime.date.today().isoformat()
+        records[name] = {"sha256": digest, "bytes": path.stat().st_size, "recorded": today}
+        with files.atomic_path(lock_file()) as part:
             part.write_text(json.dumps(records, indent=2, sort_keys=True), encoding="utf-8")
     return "recorded"
 
@@ -145,128 +129,71 @@ def overview() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index ``model``; columns ``file, source, bytes, encoder_bytes, access, gate, licence,
-        allows, here``. ``bytes`` is the size of the file here, else that on the card, else missing;
+        Index ``model``; columns ``file, source, access, gate, licence, allows, bytes,
+        encoder_bytes, here``. ``bytes`` is the size of the file here, else missing;
         ``encoder_bytes`` is what the encoder's part of it needs in 32-bit numbers.
     """
     rows = {}
     for name, model in models.MODELS.items():
         card, path = model.card, find(name)
-        size = path.stat().st_size if path else card.file_bytes
-        rows[name] = {
-            "file": card.file,
-            "source": card.source,
-            "bytes": size,
-            "encoder_bytes": 4 * card.parameters,
-            "access": card.access,
-            "gate": card.gate,
-            "licence": card.licence,
-            "allows": card.allows,
-            "here": path is not None,
-        }
+        facts = ("file", "source", "access", "gate", "licence", "allows")
+        rows[name] = {fact: getattr(card, fact) for fact in facts}
+        size = path.stat().st_size if path else None
+        rows[name] |= {"bytes": size, "encoder_bytes": 4 * card.parameters, "here": bool(path)}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     return frame.astype({"bytes": "Int64"})
 
 
-def _cache() -> Path:
-    return settings.cache_dir() / "weights"
+def _folder() -> Path:
+    own = settings.named_folder("TUMORBENCH_WEIGHTS", "the checkpoints")
+    return own or settings.cache_dir() / "weights"
 
 
 def _records() -> dict:
-    path = lock_file()
-    if not path.exists():
-        return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(lock_file().read_text("utf-8")) if lock_file().exists() else {}
     except ValueError as error:
-        raise WeightsError(f"the lock file {path} is not JSON; repair or remove it") from error
+        raise WeightsError(f"{lock_file()} is not JSON; repair or remove it") from error
 
 
-def _changed(name: str, path: Path) -> str:
-    record = _records()[name]
-    return (
-        f"{path} is not the file that was recorded for {name} on {record['recorded']} (sha256 "
-        f"{record['sha256'][:16]}..., {record['bytes']} bytes). If the source has published a new "
-        f"one on purpose, remove {name!r} from {lock_file()}; else remove the file and run: "
-        f"tumorbench weights fetch {name}"
-    )
-
-
-def _download(model: FoundationModel, progress: bool) -> Path:
+def _download(name: str, progress: bool) -> Path:
     """Download a checkpoint into the cache and return its path."""
-    card, folder = model.card, _cache() / model.key
-    if card.repo is None and card.url is None:
-        raise WeightsError(_by_hand(model, "the address of its file is not known to this book"))
-    get = _from_hub if card.repo else _from_url
+    card, address = models.get_model(name).card, addresses().get(name)
+    if address is None or os.environ.get("TUMORBENCH_WEIGHTS"):
+        why = "the address is not known" if address is None else f"{_folder()} does not hold them"
+        raise WeightsError(_by_hand(name, why))
+    folder = _folder() / name
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".guard"):
-        try:
-            path = get(card, folder, progress)
-        except Exception as error:
-            # Hub, proxy and network fail in many ways; all of them end in the same advice.
-            raise WeightsError(_by_hand(model, _why(error, card))) from error
-    with open(path, "rb") as stream:
-        head = stream.read(512)
     try:
-        refuse_other_content(path, head, path.stat().st_size)
-    except CheckpointError as error:
-        path.unlink()
-        raise WeightsError(_by_hand(model, str(error))) from error
+        with filelock.FileLock(folder / ".guard"):
+            if "url" in address:
+                path = folder / PurePosixPath(card.file).name
+                downloads.fetch(**address, path=path, progress=progress)
+            else:
+                path = _from_hub(address, card.file, folder, progress)
+    except Exception as error:
+        # Hub, proxy and network fail in many ways; all of them end in the same advice.
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise WeightsError(_by_hand(name, f"the download failed ({first})")) from error
     return path
 
 
-def _from_hub(card: ModelCard, folder: Path, progress: bool) -> Path:
+def _from_hub(address: dict, file: str, folder: Path, progress: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     (enable_progress_bars if progress else disable_progress_bars)()
+    kind = address.get("repo_type", "model")
     return Path(
-        huggingface_hub.hf_hub_download(
-            card.repo, card.file, repo_type=card.repo_type, local_dir=folder
-        )
+        huggingface_hub.hf_hub_download(address["repo"], file, repo_type=kind, local_dir=folder)
     )
 
 
-def _from_url(card: ModelCard, folder: Path, progress: bool) -> Path:
-    """Download over HTTP(S) into ``FILE.part``; a part that is there already is continued."""
-    from pooch import HTTPDownloader
-
-    path = folder / PurePosixPath(card.file).name
-    part = path.with_name(path.name + ".part")
-    with open(part, "ab") as stream:
-        options = {}
-        if done := stream.tell():
-            options["headers"] = {"Range": f"bytes={done}-"}
-            options["hooks"] = {"response": _start_over_unless_partial(stream)}
-        HTTPDownloader(progressbar=progress, **options)(card.url, stream, None)
-    os.replace(part, path)
-    return path
-
-
-def _start_over_unless_partial(stream) -> Callable:
-    def check(response, *args, **kwargs):
-        # 200: the server sends all of it again. 416: what is here is not a part of its file.
-        if response.status_code in (200, 416):
-            stream.truncate(0)
-
-    return check
-
-
-def _why(error: Exception, card: ModelCard) -> str:
-    name = type(error).__name__
-    if name == "GatedRepoError" or "401" in str(error) or "403" in str(error):
-        return "the file is behind a gate: its terms must be accepted with an account"
-    if name in ("RepositoryNotFoundError", "RemoteEntryNotFoundError", "EntryNotFoundError"):
-        return f"the source has no {card.file!r} (any more), or shows it to members only"
-    first = (str(error).strip() or name).splitlines()[0][:160]
-    return f"the download failed ({first})"
-
-
-def _by_hand(model: FoundationModel, reason: str) -> str:
-    card = model.card
-    gate = f" {card.gate.rstrip('.')}." if card.gate else ""
+def _by_hand(name: str, reason: str) -> str:
+    card = models.get_model(name).card
+    gate = f" The file is behind a gate: {card.gate.rstrip('.')}." if card.gate else ""
     return (
-        f"no weights for {model.key}: {reason}.{gate} Visit {card.source} ({card.file!r}), then "
-        f"run again: tumorbench weights fetch {model.key}. Or save the file by hand into a folder "
-        "and name it in TUMORBENCH_WEIGHTS"
+        f"no weights for {name}: {reason}.{gate} Visit {card.source} ({card.file!r}), then run "
+        f"again: tumorbench weights fetch {name}. Or save the file by hand into a folder and name "
+        "it in TUMORBENCH_WEIGHTS"
     )

@@ -20,19 +20,11 @@ class SegResNetEncoder(SegResEncoder):
     norm : {"batch", "instance"}
     stride : int
         Stride of the first convolution (1 as released).
-    features : int, optional
-        Length of the embedding after a linear layer. None: the channels of the last level.
+    features : int
+        Length of the embedding after a linear layer. 0: the channels of the last level.
     """
 
-    def __init__(
-        self,
-        width: int,
-        blocks: tuple[int, ...],
-        norm: str,
-        *,
-        stride: int = 1,
-        features: int | None = None,
-    ):
+    def __init__(self, width: int, blocks: tuple, norm: str, stride: int = 1, features: int = 0):
         super().__init__(init_filters=width, blocks_down=blocks, norm=norm)
         if stride != 1:
             self.conv_init = nn.Conv3d(1, width, 3, stride=stride, padding=1, bias=False)

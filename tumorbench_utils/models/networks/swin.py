@@ -12,16 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 #: Parities (d, h, w) of the eight neighbours that the patch merging of MONAI before 1.5 joins. Two
 #: come twice and two never; the released weights were trained with it.
-LEGACY_ORDER = (
-    (0, 0, 0),
-    (1, 0, 0),
-    (0, 1, 0),
-    (0, 0, 1),
-    (1, 0, 1),
-    (0, 1, 0),
-    (0, 0, 1),
-    (1, 1, 1),
-)
+LEGACY_ORDER = [tuple(map(int, n)) for n in "000 100 010 001 101 010 001 111".split()]
 
 
 class _LegacyMerging(nn.Module):
@@ -61,19 +52,11 @@ class SwinEncoder(SwinTransformer):
         Side of the attention windows, in tokens.
     heads : tuple of int
         Attention heads per stage.
-    features : int, optional
-        Length of the embedding after a linear layer. None: ``16 * width`` channels.
+    features : int
+        Length of the embedding after a linear layer. 0: ``16 * width`` channels.
     """
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        patch: int,
-        window: int,
-        heads: tuple[int, ...],
-        features: int | None = None,
-    ):
+    def __init__(self, width: int, patch: int, window: int, heads: tuple, features: int = 0):
         with _RealLinspace():
             super().__init__(
                 in_chans=1,

@@ -5,11 +5,13 @@ Genesis, doi 10.1016/j.media.2020.101840): two convolutions a level, the second 
 the channels.
 """
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tumorbench_utils.models.norms import normalise
+from tumorbench_utils.models.networks.norms import normalise
 
 
 class SampleNorm3d(nn.BatchNorm3d):
@@ -36,15 +38,9 @@ class _Convolution(nn.Module):
         return F.relu(self.bn1(self.conv1(x)), inplace=True)
 
 
-class _Level(nn.Module):
-    def __init__(self, inputs: int, width: int, stride: int):
-        super().__init__()
-        self.ops = nn.Sequential(
-            _Convolution(inputs, width, stride), _Convolution(width, 2 * width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.ops(x)
+def _level(inputs: int, width: int, stride: int) -> nn.Sequential:
+    steps = _Convolution(inputs, width, stride), _Convolution(width, 2 * width)
+    return nn.Sequential(OrderedDict(ops=nn.Sequential(*steps)))
 
 
 def halve(x: Tensor) -> Tensor:
@@ -67,24 +63,18 @@ class UNet3DEncoder(nn.Module):
         Stride of the first convolution (1 as released). With 2 the last level is not preceded by
         a maximum, so that its grid is an eighth of the patch's either way.
     pool : nn.Module
-        What makes (n, features) out of the last level's (n, channels, d0, d1, d2).
-    features : int, optional
-        Channels after a pointwise convolution behind the last level. None: no such convolution.
+        Applied to the last level's maps (n, channels, d0, d1, d2); the result is flattened.
+    features : int
+        Channels after a pointwise convolution behind the last level. 0: no such convolution.
     """
 
-    def __init__(
-        self,
-        pool: nn.Module,
-        width: int = 32,
-        stride: int = 1,
-        features: int | None = None,
-    ):
+    def __init__(self, pool: nn.Module, width: int = 32, stride: int = 1, features: int = 0):
         super().__init__()
         inputs = 1
         # The names count the channels of the released width; narrower ones keep them.
         for level, name in enumerate(("tr64", "tr128", "tr256", "tr512")):
             outputs = width * 2**level
-            self.add_module(f"down_{name}", _Level(inputs, outputs, stride if level == 0 else 1))
+            self.add_module(f"down_{name}", _level(inputs, outputs, stride if level == 0 else 1))
             inputs = 2 * outputs
         self.halvings = 4 - stride
         self.head = nn.Conv3d(inputs, features, 1) if features else nn.Identity()
@@ -95,4 +85,4 @@ class UNet3DEncoder(nn.Module):
         levels = [part for name, part in self.named_children() if name.startswith("down_")]
         for level, part in enumerate(levels):
             x = part(halve(x) if 0 < level <= self.halvings else x)
-        return self.pool(self.head(x))
+        return self.pool(self.head(x)).flatten(1)
