@@ -21,7 +21,7 @@ LAYERS = [
     {"submissions"},
     {"leaderboard"},
     {"plots"},
-    {"cohort_pages", "model_pages", "pages", "webpage"},
+    {"cohort_pages", "pages", "webpage"},
     {"check_cohort", "report"},
     {"book"},
     {"cli"},

@@ -78,11 +78,11 @@ class UNet3DEncoder(nn.Module):
             inputs = 2 * outputs
         self.halvings = 4 - stride
         self.head = nn.Conv3d(inputs, features, 1) if features else nn.Identity()
-        self.pool = pool
+        self.pool = nn.Sequential(pool, nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         """Map patches (n, 1, d0, d1, d2) to embeddings (n, dim)."""
         levels = [part for name, part in self.named_children() if name.startswith("down_")]
         for level, part in enumerate(levels):
             x = part(halve(x) if 0 < level <= self.halvings else x)
-        return self.pool(self.head(x)).flatten(1)
+        return self.pool(self.head(x))
