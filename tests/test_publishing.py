@@ -136,3 +136,28 @@ def test_binder_installs_the_pinned_versions_of_this_checkout():
     assert version == "python-3.11"
     body = "".join(itertools.dropwhile(lambda t: "python -c" not in t, open(folder / "postBuild")))
     compile(body.split('"')[1], "postBuild", "exec")
+
+
+def test_the_first_steps_of_the_readme_can_be_done_as_written():
+    import nbformat
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    name, parameter, cohort = re.search(
+        r"`make chapter NAME=(\S+) PARAMETERS=(\w+)=(\w+)`", text
+    ).groups()
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert re.search(rf"^{parameter} = ", cell.source, re.M)
+    from tumorbench_utils.cohorts import COHORTS
+
+    assert cohort in COHORTS
+    assert f"open\n   `{name}.ipynb`" in text
+    assert "`.venv/bin/tumorbench`" in text
+
+
+def test_make_passes_parameters_on_to_the_command():
+    if not shutil.which("make"):
+        pytest.skip("needs make")
+    words = ["make", "--dry-run", "--silent", "chapter", "NAME=a/b", "PARAMETERS=x=1 y=z"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert 'tumorbench book --chapter "a/b" --force -p x=1 -p y=z' in done.stdout, done.stderr

@@ -211,7 +211,7 @@ def test_an_own_cohort_is_checked_first(monkeypatch, run_cells, tmp_path):
 
 
 def test_a_page_replaces_a_page_of_ours_and_nothing_else(tmp_path):
-    page = reports._PAGE.format(ours=reports._OURS, title="t", body="new")
+    page = reports._PAGE.substitute(title="t", body="new")
     tables = tmp_path / "paper" / "tables"
     tables.mkdir(parents=True)
     (tables / "mine.csv").write_text("years of work")

@@ -167,7 +167,7 @@ def build_html(root: Path = settings.BOOK_ROOT) -> Path:
 def _build(root: Path, build: Path) -> Path:
     stage, html, key_file = build / "source", build / "html", build / "html.key"
     _stage(root, stage)
-    site = digests.of_code("tumorbench_book.site")
+    site = content(Path(__file__).with_name("site"))
     key = digests.of(content(stage), site, settings.edition())
     index = html / "index.html"
     if index.exists() and key_file.exists() and key_file.read_text() == key:

@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -28,21 +29,7 @@ _OURS = '<meta name="generator" content="tumorbench">'
 #: What no input should end in: these are shown with their traceback.
 _BUGS = {"AssertionError", "AttributeError", "IndexError", "NameError", "TypeError"}
 
-_PAGE = """\
-<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{ours}
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 0 auto;
-  padding: 1rem; max-width: 60rem; }}
-h1 {{ line-height: 1.2; }} h2 {{ border-bottom: 1px solid #ccc; margin-top: 2.5rem; }}
-a {{ color: #00538a; }} .anchor-link {{ display: none; }} img {{ max-width: 100%; height: auto; }}
-.wide {{ overflow-x: auto; }} .note {{ color: #555; font-size: 0.85rem; }}
-table {{ border-collapse: collapse; font-size: 0.85rem; margin: 0.5rem 0; }}
-th, td {{ border: 1px solid #ddd; padding: 0.25rem 0.5rem; text-align: left; vertical-align: top; }}
-th {{ background: #f3f3f3; }} caption {{ text-align: left; color: #555; }}
-.bad {{ border-left: 4px solid #d55e00; padding: 0.1rem 1rem; background: #fdf3ec; }}
-.good {{ border-left: 4px solid #009e73; padding: 0.1rem 1rem; background: #edf7f3; }}
-</style></head><body>{body}</body></html>
-"""
+_PAGE = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
 
 
 class ReportError(RuntimeError):
@@ -94,7 +81,7 @@ def make(report: str, /, **parameters) -> Made:
             cell.outputs.remove(output)
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
-    page = _PAGE.format(ours=_OURS, title=escape(record["title"]), body=body)
+    page = _PAGE.substitute(title=escape(record["title"]), body=body)
     return Made(page, record)
 
 

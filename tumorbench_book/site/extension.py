@@ -59,35 +59,22 @@ class ExecutionStatus(SphinxDirective):
 
     def run(self):
         """Return the table of all chapters."""
-        heads = ("Chapter", "Seconds", "Edition", "Python", "torch")
-        table, group = nodes.table(), nodes.tgroup(cols=len(heads))
-        table += group
-        group += [nodes.colspec(colwidth=1) for _ in heads]
-        body = nodes.tbody()
-        group += [nodes.thead("", self._row(heads)), body]
-        total = 0.0
+        lines, total = (
+            ["| Chapter | Seconds | Edition | Python | torch |", "|---|---|---|---|---|"],
+            0.0,
+        )
         for source in sorted(Path(self.env.srcdir, "notebooks").rglob("*.ipynb")):
             found = record(source)
             total += found["seconds"]
-            name = source.relative_to(self.env.srcdir).with_suffix("").as_posix()
-            python, torch = (found["versions"][key] for key in ("python", "torch"))
-            cells = (f"{found['seconds']:.1f}", found["edition"], python, torch)
-            body += self._row((self._link(name), *cells))
-        body += self._row(("All chapters, one after another", f"{total:.1f}", "", "", ""))
-        return [table]
-
-    def _link(self, name: str):
-        steps = len(Path(self.env.docname).parts) - 1
-        uri = f"{'../' * steps}{name}.html"
-        return nodes.reference("", name.removeprefix("notebooks/"), refuri=uri, internal=True)
-
-    @staticmethod
-    def _row(cells):
-        row = nodes.row()
-        for cell in cells:
-            content = cell if isinstance(cell, nodes.Node) else nodes.Text(cell)
-            row += nodes.entry("", nodes.paragraph("", "", content))
-        return row
+            page = source.relative_to(self.env.srcdir).with_suffix("").as_posix()
+            link = f"{{doc}}`{page.removeprefix('notebooks/')} </{page}>`"
+            cells = [f"{found['seconds']:.1f}", found["edition"]]
+            cells += [found["versions"][key] for key in ("python", "torch")]
+            lines.append(f"| {link} | {' | '.join(cells)} |")
+        lines.append(f"| All chapters, one after another | {total:.1f} | | | |")
+        holder = nodes.container()
+        self.state.nested_parse(["\n".join(lines)], self.content_offset, holder)
+        return holder.children
 
 
 def copy_scripts(app: Sphinx) -> None:

@@ -27,15 +27,13 @@ def figure(chapter: str, name: str) -> Image.Image:
         If the chapter was not run or has no such figure.
     """
     path = executed_path(chapter)
-    if not path.exists():
-        raise LookupError(f"{chapter} was not run yet: make book")
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in nbformat.read(path, as_version=4).cells if path.exists() else []:
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    data = base64.b64decode(output["data"]["image/png"])
-                    return Image.open(io.BytesIO(data)).convert("RGB")
-    raise LookupError(f"{chapter} has no figure {name}")
+            data = next(
+                o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})
+            )
+            return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+    raise LookupError(f"no executed chapter {chapter} with the figure {name}: make book")
 
 
 def join(pictures: list[Image.Image], height: int = 560, gap: int = 30) -> Image.Image:

@@ -10,7 +10,9 @@ import re
 import shutil
 from html import escape
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
+from string import Template
 
 from bs4 import BeautifulSoup, Tag
 
@@ -21,45 +23,8 @@ ROWS = 11
 #: Words that stand beside an output.
 WORDS = 50
 
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} (slides)</title>
-<link rel="icon" href="{up}_static/logo.svg">
-<link rel="stylesheet" href="{up}_static/reveal/dist/reveal.css">
-<link rel="stylesheet" href="{up}_static/reveal/dist/theme/white.css">
-<link rel="stylesheet" href="{up}_static/pygments.css">
-<link rel="stylesheet" href="{up}_static/slides.css">
-{maths}
-</head>
-<body>
-<div class="reveal"><div class="slides">
-{slides}
-</div></div>
-<p class="deck-foot"><a href="{chapter}">{title}</a> &middot; {banner}</p>
-<script src="{up}_static/reveal/dist/reveal.js"></script>
-<script src="{up}_static/reveal/plugin/notes/notes.js"></script>
-<script>
-Reveal.initialize({{
-  width: 1280, height: 720, margin: 0.06, center: false, hash: true, slideNumber: "c/t",
-  transition: "none", viewDistance: 1000, mobileViewDistance: 1000, plugins: [RevealNotes],
-}}).then(() => {{
-  // A slide that holds more than fits is set in smaller type.
-  for (const slide of document.querySelectorAll(".slides section")) {{
-    if (slide.querySelector("section")) continue;
-    for (let size = 95; slide.scrollHeight > 710 && size >= 50; size -= 5) {{
-      slide.style.fontSize = size + "%";
-    }}
-  }}
-  document.body.dataset.fitted = "yes";
-}});
-</script>
-</body>
-</html>
-"""
+_PAGE = Template(Path(__file__).with_name("deck.html").read_text(encoding="utf-8"))
+_INDEX = Template(Path(__file__).with_name("decks.html").read_text(encoding="utf-8"))
 
 
 def _text(node: Tag) -> str:
@@ -93,24 +58,20 @@ def _shorten(block: Tag) -> Tag:
     """Return a copy of a block whose tables and quotations keep what a slide can show."""
     # A wrapper, so that a note can stand beside a table that is the whole block.
     block = BeautifulSoup(f"<div>{block}</div>", "html.parser").div
+
+    def keep(whole: Tag, parts: list[Tag], n: int, kind: str) -> None:
+        for part in parts[n:]:
+            part.decompose()
+        if len(parts) > n:
+            note = f"<p>The first {n} of {len(parts)} {kind}.</p>"
+            whole.insert_after(BeautifulSoup(note, "html.parser"))
+
     for table in block.find_all("table"):
-        rows = table.select("tbody > tr")
-        for row in rows[ROWS:]:
-            row.decompose()
-        if len(rows) > ROWS:
-            note = BeautifulSoup(f"<p>The first {ROWS} of {len(rows)} rows.</p>", "html.parser")
-            table.insert_after(note)
+        keep(table, table.select("tbody > tr"), ROWS, "rows")
     for quote in block.find_all("blockquote"):
         paragraphs = quote.find_all("p")
-        words = 0
-        for kept, paragraph in enumerate(paragraphs):
-            words += len(_text(paragraph).split())
-            if kept and words > 2 * WORDS:
-                for left in paragraphs[kept:]:
-                    left.decompose()
-                end = f"<p>The first {kept} of {len(paragraphs)} paragraphs.</p>"
-                quote.insert_after(BeautifulSoup(end, "html.parser"))
-                break
+        words = accumulate(len(_text(p).split()) for p in paragraphs)
+        keep(quote, paragraphs, max(1, sum(n <= 2 * WORDS for n in words)), "paragraphs")
     return block
 
 
@@ -125,44 +86,42 @@ def _body(section: Tag) -> list[str]:
 
     A short text before an output stands above it, a short result after it stands below.
     """
-    heading, slides, run = "", [], False
-    shown, notes, kind_of = [], [], ""
+    heading, slides, shown, notes = "", [], [], []
+    kind_of, run = "", False  # "shows" once the slide holds an output; run: in a run of prose
 
     def close() -> None:
         nonlocal kind_of
         if shown:
-            content = "".join(str(block) for block in shown)
-            slides.append(_slide(heading, content, "\n".join(notes), kind_of))
+            slides.append(_slide(heading, "".join(map(str, shown)), "\n".join(notes), kind_of))
         shown.clear()
         notes.clear()
         kind_of = ""
 
-    def fits(block: Tag | None = None) -> bool:
-        blocks = [b for b in shown if not _is_output(b)] + [block] * (block is not None)
+    def fits(*more: Tag) -> bool:
+        blocks = [b for b in (*shown, *more) if b in more or not _is_output(b)]
         return sum(len(_text(b).split()) for b in blocks) <= WORDS
 
     for kind, block in _blocks(section):
         if kind == "heading":
             close()
-            heading, run = _text(block).rstrip("# "), False
+            heading = _text(block).rstrip("# ")
         elif kind == "output":
             if kind_of or not fits():
                 close()
             shown.append(_shorten(block))
-            kind_of, run = "shows", False
+            kind_of = "shows"
         elif kind == "result":
             block = _shorten(block)
             if kind_of and not fits(block):
                 close()
             shown.append(block)
-            run = False
         else:
             if kind_of:
                 close()
             notes.append(_text(block))
             if not run:
                 shown.append(block)
-            run = True
+        run = kind == "prose"
     close()
     return slides
 
@@ -236,7 +195,7 @@ def deck(page: str, name: str) -> str:
     banner = soup.select_one(".bd-header-announcement")
     has_maths = "\\(" in slides or "\\[" in slides
     maths = f'<script defer src="{up}_static/tex-svg.js"></script>' if has_maths else ""
-    return _PAGE.format(
+    return _PAGE.substitute(
         title=escape(title),
         up=up,
         maths=maths,
@@ -262,11 +221,5 @@ def write(html: Path, names: list[str]) -> None:
         path.write_text(made, encoding="utf-8")
         title = re.search(r"<title>(.*) \(slides\)</title>", made).group(1)
         entries.append(f'<li><a href="{name}.html">{title}</a></li>')
-    (html / "slides" / "index.html").write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Slides</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="../_static/logo.svg">'
-        '<link rel="stylesheet" href="../_static/slides.css"></head><body class="deck-list">'
-        f"<h1>Slides</h1><ol>{''.join(entries)}</ol></body></html>",
-        encoding="utf-8",
-    )
+    index = _INDEX.substitute(decks="".join(entries))
+    (html / "slides" / "index.html").write_text(index, encoding="utf-8")
