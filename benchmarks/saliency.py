@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
+from monai.data.utils import dense_patch_slices
 
 from tumorbench_utils import saliency
 from tumorbench_utils.models import get_model
@@ -54,7 +55,8 @@ def monai(model, module, patch):
 
 
 def forward(model, module, patch):
-    windows = saliency._windows(tuple(patch.shape), MASK, OVERLAP)
+    step = int(MASK * (1 - OVERLAP))
+    windows = dense_patch_slices(tuple(patch.shape), (MASK,) * 3, (step,) * 3)
     with torch.inference_mode():
         for start in range(0, len(windows) + 1, saliency._BATCH):
             n = min(saliency._BATCH, len(windows) + 1 - start)

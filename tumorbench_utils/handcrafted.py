@@ -1,9 +1,15 @@
 """Intensity, shape and texture of a lesion in plain numbers: a baseline without any network.
 
-A small, fixed set in the spirit of radiomics (Aerts et al. 2014; definitions of texture after
-Haralick et al. 1973). It is computed from the patch that the networks see, in HU on a 1 mm grid,
-and needs no mask: the lesion is the region around the seed whose values lie nearer to the centre
-than to the surroundings.
+A small, fixed set in the spirit of radiomics (Aerts et al. 2014 [1]_; definitions of texture after
+Haralick et al. 1973 [2]_). It is computed from the patch that the networks see, in HU on a 1 mm
+grid, and needs no mask: the lesion is the region around the seed whose values lie nearer to the
+centre than to the surroundings.
+
+References
+----------
+.. [1] Aerts HJWL et al. (2014), Decoding tumour phenotype by noninvasive imaging using a
+   quantitative radiomics approach. Nature Communications 5.
+.. [2] Haralick RM, Shanmugam K, Dinstein I (1973), Textural features for image classification.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +19,7 @@ import pandas as pd
 from scipy import ndimage
 from scipy import stats as sps
 
+from tumorbench_utils.checks import InputError
 from tumorbench_utils.cohorts import Cohort
 from tumorbench_utils.patches import PatchSpec, extract_patches
 
@@ -45,37 +52,31 @@ def lesion_region(patch: np.ndarray) -> tuple[np.ndarray, float]:
         Centre minus surroundings, HU.
     """
     middle = (np.array(patch.shape) - 1) / 2
-    axes = np.ogrid[tuple(slice(side) for side in patch.shape)]
-    radius = np.sqrt(sum((axis - m) ** 2 for axis, m in zip(axes, middle, strict=True)))
-    ball = radius <= _CENTRE_MM
-    centre = float(np.median(patch[ball]))
-    around = float(np.median(patch[(radius >= _SHELL_MM[0]) & (radius <= _SHELL_MM[1])]))
+    away = np.indices(patch.shape) - middle[:, None, None, None]
+    radius = np.sqrt((away**2).sum(axis=0))
+    ball, shell = radius <= _CENTRE_MM, (radius >= _SHELL_MM[0]) & (radius <= _SHELL_MM[1])
+    centre, around = float(np.median(patch[ball])), float(np.median(patch[shell]))
     smooth = ndimage.gaussian_filter(patch.astype(np.float64), 0.7)
     nearer = np.abs(smooth - centre) < np.abs(smooth - around)
-    parts, _ = ndimage.label((nearer | ball) & (radius < _SHELL_MM[1]))
-    region = parts == parts[tuple((np.array(patch.shape) - 1) // 2)]
-    return region, centre - around
+    bodies, _ = ndimage.label((nearer | ball) & (radius < _SHELL_MM[1]))
+    return bodies == bodies[tuple(middle.astype(int))], centre - around
 
 
 def _texture(levels: np.ndarray, region: np.ndarray) -> dict[str, float]:
     """Contrast, homogeneity and correlation of neighbours along the three axes."""
-    first, second = [], []
-    for axis in range(3):
-        here = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        there = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
-        pairs = region[here] & region[there]
-        first.append(levels[here][pairs])
-        second.append(levels[there][pairs])
-    a, b = np.concatenate(first).astype(float), np.concatenate(second).astype(float)
+    pairs = []
+    for axis, n in enumerate(levels.shape):
+        here, there = np.arange(n - 1), np.arange(1, n)
+        both = region.take(here, axis) & region.take(there, axis)
+        pairs.append([levels.take(side, axis)[both] for side in (here, there)])
+    first, second = np.concatenate(pairs, axis=1).astype(float)
     # Haralick's matrix is symmetric: every pair counts both ways.
-    a, b = np.concatenate([a, b]), np.concatenate([b, a])
-    spread = a.var()
+    a, b = np.concatenate([first, second]), np.concatenate([second, first])
+    covariance = ((a - a.mean()) * (b - b.mean())).mean()
     return {
         "texture_contrast": float(((a - b) ** 2).mean()),
         "texture_homogeneity": float((1 / (1 + (a - b) ** 2)).mean()),
-        "texture_correlation": float(((a - a.mean()) * (b - b.mean())).mean() / spread)
-        if spread > 0
-        else 1.0,
+        "texture_correlation": float(covariance / a.var()) if a.var() > 0 else 1.0,
     }
 
 
@@ -99,14 +100,13 @@ def features(patch: np.ndarray) -> dict[str, float]:
 
     Raises
     ------
-    ValueError
+    InputError
         If the patch is not cubic, too small or not finite.
     """
     patch = np.asarray(patch)
-    if patch.ndim != 3 or len(set(patch.shape)) > 1 or patch.shape[0] < 48:
-        raise ValueError(f"a patch must be a cube of at least 48 voxels a side, not {patch.shape}")
-    if not np.isfinite(patch).all():
-        raise ValueError("the patch holds values that are missing or infinite")
+    cube = patch.ndim == 3 and len(set(patch.shape)) == 1 and patch.shape[0] >= 48
+    if not cube or not np.isfinite(patch).all():
+        raise InputError(f"a patch is a cube of 48 voxels or more, finite; not {patch.shape}")
     region, contrast = lesion_region(patch)
     values = patch[region].astype(np.float64)
     levels = np.floor(patch / BIN_HU).astype(int)
@@ -179,12 +179,11 @@ def cohort_features(cohort: Cohort) -> pd.DataFrame:
     table = cohort.table.reset_index(drop=True)
     seeds = table[["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float)
 
-    def of_scan(rows) -> list[tuple[int, dict[str, float]]]:
-        found = extract_patches(table["image_path"][rows[0]], list(seeds[rows]), [SPEC])
-        return [(row, features(one[0])) for row, one in zip(rows, found, strict=True)]
+    def of_scan(rows) -> pd.DataFrame:
+        cubes = extract_patches(table["image_path"][rows[0]], seeds[rows], [SPEC])
+        return pd.DataFrame([features(cube) for (cube,) in cubes], index=rows)
 
     with ThreadPoolExecutor(2) as pool:
         scans = table.groupby("image_path", sort=False).indices.values()
-        by_row = dict(pair for part in pool.map(of_scan, scans) for pair in part)
-    index = pd.Index(table["lesion_id"], name="lesion_id")
-    return pd.DataFrame([by_row[row] for row in range(len(table))], index=index)
+        found = pd.concat(pool.map(of_scan, scans)).sort_index()
+    return found.set_axis(pd.Index(table["lesion_id"], name="lesion_id"))

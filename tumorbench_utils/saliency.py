@@ -1,6 +1,7 @@
 """Which voxels an embedding depends on, and how well that agrees with where the lesion is."""
 
 import copy
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from monai.transforms import GaussianSmooth
 from scipy import ndimage
 
 from tumorbench_utils import stats
+from tumorbench_utils.checks import InputError, numbers
 from tumorbench_utils.patches import PatchSpec, extract_patch
 from tumorbench_utils.patches.spec import AXIS_LETTERS
 
@@ -23,44 +25,23 @@ _BATCH = 2
 _TIE = 1e-4
 
 
-class SaliencyError(ValueError):
+class SaliencyError(InputError):
     """A patch, a mask or a map that saliency cannot be computed or scored for."""
 
 
-def _numbers(values, what: str) -> np.ndarray:
-    """Return real numbers as an array, or say that they are none."""
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SaliencyError(f"{what} is an array of numbers: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise SaliencyError(f"{what} is an array of numbers, not of {array.dtype.name}")
-    return array
+def _image(patch) -> torch.Tensor:
+    """Return a patch as a tensor (1, 1, d0, d1, d2) in which there is something to see."""
+    values = numbers(patch, "a patch", ndim=3, error=SaliencyError).astype(np.float32)
+    if not (values.size and np.ptp(values) > 0):
+        raise SaliencyError("all voxels of the patch are equal: look at seed point and window")
+    return torch.from_numpy(values)[None, None]
 
 
-def _check_patch(patch) -> np.ndarray:
-    values = _numbers(patch, "a patch").astype(np.float32)
-    if values.ndim != 3 or 0 in values.shape:
-        raise SaliencyError(f"a patch has three axes (d0, d1, d2), not the shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise SaliencyError("the patch holds values that are not finite")
-    if np.ptp(values) == 0:
-        raise SaliencyError(
-            f"all voxels of the patch are {values.flat[0]:g}: there is nothing to occlude. Look at "
-            "the seed point and the intensity window"
-        )
-    return values
-
-
-def _windows(shape: tuple[int, ...], mask: int, overlap: float) -> list[tuple[slice, ...]]:
-    if isinstance(mask, bool) or not isinstance(mask, int | np.integer) or mask < 1:
-        raise SaliencyError(f"mask is the side of a cube in voxels, a whole number, not {mask!r}")
-    if mask > min(shape):
-        raise SaliencyError(f"a mask of {mask} voxels is larger than the patch {tuple(shape)}")
-    if not isinstance(overlap, float | int | np.number) or not 0 <= overlap < 1:
-        raise SaliencyError(f"overlap is a number, 0 <= overlap < 1, not {overlap!r}")
-    step = max(1, int(mask * (1 - overlap)))
-    return dense_patch_slices(shape, (mask,) * 3, (step,) * 3)
+def _whole(model, module, image: torch.Tensor) -> torch.Tensor:
+    whole = model.encode(module, image)
+    if not whole.any():
+        raise SaliencyError("the embedding of the patch is zero; it has no direction, no cosine")
+    return whole
 
 
 def _soft_cube(mask: int) -> torch.Tensor:
@@ -114,25 +95,28 @@ def occlusion_map(
 
     References
     ----------
-    Zeiler and Fergus (2014), Visualizing and understanding convolutional networks.
+    .. [1] Zeiler MD, Fergus R (2014), Visualizing and understanding convolutional networks.
+
+    See Also
+    --------
+    captum.attr.Occlusion : Occlusion of a single output.
+    monai.visualize.OcclusionSensitivity : The published one, an embedding per voxel.
     """
-    patch = _check_patch(patch)
-    windows = _windows(patch.shape, mask, overlap)
-    mask = int(mask)
-    image = torch.from_numpy(patch)[None, None]
-    keep = _soft_cube(mask)
-    whole = model.encode(module, image)
-    if not whole.any():
-        raise SaliencyError("the embedding of the patch is zero; a cosine is not defined for it")
+    image, mask = _image(patch), operator.index(mask)
+    shape = tuple(image.shape[2:])
+    if not (1 <= mask <= min(shape) and 0 <= overlap < 1):
+        raise SaliencyError(f"mask {mask} must fit into {shape}, and 0 <= overlap {overlap} < 1")
+    windows = dense_patch_slices(shape, (mask,) * 3, (max(1, int(mask * (1 - overlap))),) * 3)
+    keep, whole = _soft_cube(mask), _whole(model, module, image)
     embeddings = torch.empty(len(windows), whole.shape[1])
     for start in range(0, len(windows), _BATCH):
-        part = windows[start : start + _BATCH]
-        batch = image.repeat(len(part), 1, 1, 1, 1)
-        for occluded, window in zip(batch, part, strict=True):
+        few = windows[start : start + _BATCH]
+        batch = image.repeat(len(few), 1, 1, 1, 1)
+        for occluded, window in zip(batch, few, strict=True):
             occluded[(slice(None), *window)] *= keep
         embeddings[start : start + _BATCH] = model.encode(module, batch)
     weight = compute_importance_map((mask,) * 3, mode="gaussian").numpy().astype(np.float64)
-    return _distance(patch.shape, windows, weight, embeddings.double(), whole.double()[0])
+    return _distance(shape, windows, weight, embeddings.double(), whole.double()[0])
 
 
 def _distance(shape, windows, weight, embeddings, whole) -> np.ndarray:
@@ -140,28 +124,24 @@ def _distance(shape, windows, weight, embeddings, whole) -> np.ndarray:
     gram = (embeddings @ embeddings.T).numpy()
     along = (embeddings @ whole / whole.norm()).numpy()
     numerator, squared = np.zeros(shape), np.zeros(shape)
+    corners = np.array([[side.start for side in window] for window in windows])
     for k, window in enumerate(windows):
         numerator[window] += weight * along[k]
         squared[window] += weight**2 * gram[k, k]
-    corners = np.array([[side.start for side in window] for window in windows])
-    for k, window in enumerate(windows):
+        # The square of a sum: each pair of windows counts twice where both cover a voxel.
         touching = (np.abs(corners[k + 1 :] - corners[k]) < len(weight)).all(axis=1)
         for m in k + 1 + np.flatnonzero(touching):
-            both = [_shared(a, b) for a, b in zip(window, windows[m], strict=True)]
-            product = _part(weight, both, window) * _part(weight, both, windows[m])
-            squared[tuple(both)] += 2 * gram[k, m] * product
+            low, high = np.maximum(corners[k], corners[m]), np.minimum(corners[k], corners[m])
+            high += len(weight)
+            first, second = (weight[_box(low - c, high - c)] for c in (corners[k], corners[m]))
+            squared[_box(low, high)] += 2 * gram[k, m] * first * second
     # The squared norm of an average of nearly opposite embeddings may round to just below zero.
     norm = np.sqrt(np.maximum(squared, np.finfo(np.float64).tiny))
     return (1 - np.clip(numerator / norm, -1, 1)).astype(np.float32)
 
 
-def _shared(first: slice, second: slice) -> slice:
-    return slice(max(first.start, second.start), min(first.stop, second.stop))
-
-
-def _part(weight: np.ndarray, region: list[slice], window: tuple[slice, ...]) -> np.ndarray:
-    pairs = zip(region, window, strict=True)
-    return weight[tuple(slice(r.start - w.start, r.stop - w.start) for r, w in pairs)]
+def _box(low: np.ndarray, high: np.ndarray) -> tuple[slice, ...]:
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
 def gradient_map(
@@ -193,24 +173,25 @@ def gradient_map(
     Raises
     ------
     SaliencyError
-        If :func:`occlusion_map` would refuse the patch, `projections` is not a whole number above
-        0, the network is in training mode, or no gradient reaches the patch because the network
-        rounds its input (MedImageInsight).
+        If :func:`occlusion_map` would refuse the patch, the network is in training mode, or no
+        gradient reaches the patch because the network rounds its input (MedImageInsight).
+
+    References
+    ----------
+    .. [1] Simonyan K, Vedaldi A, Zisserman A (2014), Deep inside convolutional networks.
+    .. [2] Hutchinson MF (1990), A stochastic estimator of the trace of the influence matrix.
+
+    See Also
+    --------
+    captum.attr.Saliency : The derivative of one output, which this is made of.
     """
     from captum.attr import Saliency
 
-    values = _check_patch(patch)
-    if isinstance(projections, bool) or not isinstance(projections, int | np.integer):
-        raise SaliencyError(f"projections is a whole number, not {projections!r}")
-    if projections < 1:
-        raise SaliencyError(f"projections is 1 or more, not {projections!r}")
-    if any(part.training for part in module.modules()):
+    if any(layer.training for layer in module.modules()):
         raise SaliencyError("the network is in training mode; call module.eval() first")
-    image = torch.from_numpy(values)[None, None]
-    if not model.encode(module, image).any():
-        raise SaliencyError("the embedding of the patch is zero; it has no direction")
-    image = image.to(next((p.device for p in module.parameters()), image.device))
-    image.requires_grad_()
+    image = _image(patch)
+    _whole(model, module, image)
+    image = image.to(next((p.device for p in module.parameters()), image.device)).requires_grad_()
     generator = torch.Generator().manual_seed(seed)
     squares = torch.zeros_like(image)
     for _ in range(projections):
@@ -226,10 +207,8 @@ def gradient_map(
                 raise
             break
     if not squares.any():
-        raise SaliencyError(
-            f"no gradient reaches the patch of {model.key}: the network rounds its input. Use "
-            "occlusion_map"
-        )
+        reason = "no projections, or the network rounds its input; use occlusion_map"
+        raise SaliencyError(f"no gradient reaches the patch of {model.key}: {reason}")
     return (squares / projections).sqrt()[0, 0].cpu().numpy()
 
 
@@ -328,15 +307,14 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
         If shapes differ, the lesion is empty or fills the patch, or the map is negative, not
         finite or all zero.
     """
-    saliency = _numbers(saliency, "a map").astype(np.float64)
-    lesion = _numbers(lesion, "a lesion mask").astype(bool)
-    if saliency.shape != lesion.shape or saliency.ndim != 3:
+    saliency = numbers(saliency, "a map", ndim=3, error=SaliencyError)
+    lesion = numbers(lesion, "a lesion mask", ndim=3, error=SaliencyError) != 0
+    if saliency.shape != lesion.shape:
         raise SaliencyError(f"map {saliency.shape} and lesion {lesion.shape} have no common grid")
     if lesion.all() or not lesion.any():
-        what = "fills the whole patch" if lesion.all() else "is empty"
-        raise SaliencyError(f"the lesion mask {what}; a map cannot be scored against it")
-    if not np.isfinite(saliency).all() or saliency.min() < 0 or saliency.max() == 0:
-        raise SaliencyError("a saliency map is finite, not negative and not zero everywhere")
+        raise SaliencyError("the lesion is empty or fills the patch; no map can be scored by it")
+    if saliency.min() < 0 or saliency.max() == 0:
+        raise SaliencyError("a saliency map is not negative and not zero everywhere")
     peak = saliency >= (1 - _TIE) * saliency.max()
     outside = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
     within = ndimage.distance_transform_edt(lesion, sampling=spacing_mm)
@@ -370,8 +348,6 @@ def randomise(module: torch.nn.Module, share: float, seed: int = 0) -> torch.nn.
         the tensor; 0 leaves the network as it is, 1 changes all.
     seed : int
     """
-    if not 0 <= share <= 1:
-        raise SaliencyError(f"share lies between 0 and 1, not {share!r}")
     other = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(seed)
     tensors = [p for p in other.parameters() if p.numel() > 1]

@@ -57,9 +57,8 @@ class Crop:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest and highest file coordinates of the crop, two arrays of shape (3,)."""
         last = np.array(self.shape) - 1.0
-        low = np.minimum(self.matrix[:, :3] * last, 0).sum(axis=1) + self.matrix[:, 3]
-        high = np.maximum(self.matrix[:, :3] * last, 0).sum(axis=1) + self.matrix[:, 3]
-        return low, high
+        ends = (side(self.matrix[:, :3] * last, 0).sum(axis=1) for side in (np.minimum, np.maximum))
+        return tuple(end + self.matrix[:, 3] for end in ends)
 
 
 class BenchmarkGrid:
@@ -75,20 +74,13 @@ class BenchmarkGrid:
         Wanted spacing along x, y, z.
     """
 
-    def __init__(
-        self,
-        affine_lps: np.ndarray,
-        shape: tuple[int, int, int],
-        spacing_mm: tuple[float, float, float],
-    ):
-        from nibabel import orientations
+    def __init__(self, affine_lps: np.ndarray, shape, spacing_mm):
+        from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
         affine = np.diag([*LPS_TO_RAS, 1.0]) @ affine_lps
         # Turn the array to run L, P, S: `turn` takes an index of the turned array to the file's.
-        turn_to = orientations.ornt_transform(
-            orientations.io_orientation(affine), orientations.axcodes2ornt("LPS")
-        )
-        turn = orientations.inv_ornt_aff(turn_to, shape)
+        turn_to = ornt_transform(io_orientation(affine), axcodes2ornt("LPS"))
+        turn = inv_ornt_aff(turn_to, shape)
         turned_shape = np.zeros(3)
         turned_shape[turn_to[:, 0].astype(int)] = shape
         source = affine @ turn
@@ -97,25 +89,21 @@ class BenchmarkGrid:
         near = np.abs(own - wanted) <= SPACING_TOLERANCE
         target = np.diag([*np.where(near, own, wanted), 1.0])
 
-        ends = np.meshgrid(*[(0.0, n - 1.0) for n in turned_shape], indexing="ij")
-        corners = np.concatenate([np.reshape(ends, (3, 8)), np.ones((1, 8))])
+        corners = np.array([*np.ndindex(2, 2, 2)]).T * (turned_shape[:, None] - 1)
+        corners = np.concatenate([corners, np.ones((1, 8))])
         on_target = (np.linalg.solve(target, source) @ corners)[:3]
         self.size = np.round(np.ptp(on_target, axis=1) + 1)
-        for corner in range(8):
-            if np.abs(np.min(on_target - on_target[:, [corner]], axis=1)).max() <= 1e-8:
-                target[:3, 3] = (source @ corners)[:3, corner]
-                break
-        else:
+        lowest = on_target.min(axis=1, keepdims=True)
+        first = np.flatnonzero(np.abs(on_target - lowest).max(axis=0) <= 1e-8)
+        if first.size:
+            target[:3, 3] = (source @ corners)[:3, first[0]]
+        else:  # at an angle, no corner comes first in all axes: middle on middle
             half = source[:3, :3] @ (turned_shape / 2) + source[:3, 3]
             target[:3, 3] = half - target[:3, :3] @ (self.size / 2)
-        self.target = target
-        self._turn = turn
-        self._turned_shape = turned_shape
+        self.target, self._turn, self._turned_shape = target, turn, turned_shape
         self._to_source = np.linalg.solve(source, target)
 
-    def crop(
-        self, seed_lps_mm: np.ndarray, size: tuple[int, int, int], grid: str, what: str
-    ) -> Crop:
+    def crop(self, seed_lps_mm: np.ndarray, size, grid: str, what: str) -> Crop:
         """Return the part of the cube around a seed that lies on the grid.
 
         Parameters
@@ -138,12 +126,9 @@ class BenchmarkGrid:
         half = np.array(size) // 2
         low, high = np.maximum(centre - half, 0), np.minimum(centre + half, self.size)
         far = np.maximum(np.maximum(-centre, centre - self.size + 1), 0) * np.diag(self.target)[:3]
-        require(
-            (high > low).all(),
-            f"{what}: the seed lies further outside the scan than half a patch "
-            f"({', '.join(f'{mm:.0f} mm' for mm in far)} along x, y, z); check that it belongs to "
-            "this scan and that it is in LPS mm (x and y change sign between LPS and RAS)",
-        )
+        hint = f"by {far.round()} mm; is it of this scan, and in LPS mm (x and y negated in RAS)?"
+        is_near = (high > low).all()
+        require(is_near, f"{what}: the seed lies further outside than half a patch, {hint}")
         matrix = self._to_source[:3].copy()
         if grid == "monai14":
             stretch = self.size / np.maximum(self.size - 1, 1)

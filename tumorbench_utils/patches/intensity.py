@@ -38,16 +38,10 @@ def check_intensity(volume, boxes: Iterable[np.ndarray]) -> None:
         If voxels under a patch are not finite; if the pixel type cannot hold negative values; or
         if the values are those of a scan that was rescaled, shifted by 1024, or is no CT.
     """
-    require(
-        all(box.dtype.kind != "f" or np.isfinite(box).all() for box in boxes),
-        f"{volume.name}: there are NaN or infinite values under the patch; give them a HU value "
-        "(air: -1000) in the file",
-    )
-    require(
-        volume.dtype.kind != "u" and volume.dtype.itemsize > 1,
-        f"{volume.name}: the pixel type {volume.dtype.name} cannot hold -1000, the HU of air; "
-        "convert the original images again, with rescale slope and intercept applied",
-    )
+    finite = all(box.dtype.kind != "f" or np.isfinite(box).all() for box in boxes)
+    require(finite, f"{volume.name}: NaN or infinite values under the patch; give them a HU value")
+    wide = volume.dtype.kind != "u" and volume.dtype.itemsize > 1
+    require(wide, f"{volume.name}: pixels of type {volume.dtype} cannot hold -1000, the HU of air")
     parts = [np.ravel(part) for part in (*volume.rows, *(box[::3, ::3, ::3] for box in boxes))]
     seen = np.concatenate([np.zeros(0), *parts])
     seen = seen[np.isfinite(seen)]
@@ -69,23 +63,20 @@ def not_hu(values: np.ndarray) -> str | None:
         What is wrong and what to do.
     """
     low, high = values.min(), values.max()
-    reason = None
     if max(-low, high) <= 10:
         reason = "not HU but a blank image, a mask, or a scan already rescaled (0..1, z-scores)"
     elif (low, high) == (0, 255):
         reason = "grey levels of a picture, not HU"
     elif low < -(1 << 15) or high >= 1 << 16:
         reason = "beyond what a CT can hold (-32768 to 65535 HU)"
-    elif _share(values, -900, -50) < _FEW and (
-        (_share(values, -np.inf, -50) < _FEW and np.median(values) >= 700) or _peak(values)
-    ):
-        reason = f"HU + 1024 (no air, lung or fat below 0): subtract {OFFSET}, if that is all"
+    elif _share(values, -900, -50) < _FEW and _high_up(values):
+        reason = f"HU + 1024 (no air, lung or fat below 0): subtract {OFFSET}"
     elif _share(values, -200, 150) < 0.02 and _share(values, -np.inf, -1250) > 0.05:
         reason = f"HU - 1024 (much below -1250, hardly any soft tissue): add {OFFSET}"
-    return reason and (
-        f"the values seen run from {low:g} to {high:g}: {reason}; convert the original images "
-        "again, with rescale slope and intercept applied once"
-    )
+    else:
+        return None
+    remedy = "convert the original images again, with slope and intercept applied once"
+    return f"the values seen run from {low:g} to {high:g}: {reason}; {remedy}"
 
 
 def doubtful(volume) -> str | None:
@@ -108,8 +99,10 @@ def _share(values: np.ndarray, low: float, high: float) -> float:
     return float(np.mean((values > low) & (values < high)))
 
 
-def _peak(values: np.ndarray) -> bool:
-    """Say whether fat and soft tissue (-100..150 HU) stand out, 1024 too high."""
+def _high_up(values: np.ndarray) -> bool:
+    """Say whether there is no air, or fat and soft tissue (-100..150 HU) stand out 1024 above."""
+    if _share(values, -np.inf, -50) < _FEW and np.median(values) >= 700:
+        return True
     tissue = _share(values, OFFSET - 100, OFFSET + 150)
     lung, bone = (_share(values, OFFSET + a, OFFSET + b) for a, b in ((-524, -174), (226, 576)))
     return tissue >= 0.005 and tissue / 250 >= _PEAK * max(lung, bone) / 350
