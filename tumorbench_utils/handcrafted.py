@@ -52,8 +52,8 @@ def lesion_region(patch: np.ndarray) -> tuple[np.ndarray, float]:
         Centre minus surroundings, HU.
     """
     middle = (np.array(patch.shape) - 1) / 2
-    away = np.indices(patch.shape) - middle[:, None, None, None]
-    radius = np.sqrt((away**2).sum(axis=0))
+    axes = np.ogrid[tuple(map(slice, patch.shape))]
+    radius = np.sqrt(sum((axis - m) ** 2 for axis, m in zip(axes, middle, strict=True)))
     ball, shell = radius <= _CENTRE_MM, (radius >= _SHELL_MM[0]) & (radius <= _SHELL_MM[1])
     centre, around = float(np.median(patch[ball])), float(np.median(patch[shell]))
     smooth = ndimage.gaussian_filter(patch.astype(np.float64), 0.7)

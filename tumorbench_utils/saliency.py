@@ -1,6 +1,5 @@
 """Which voxels an embedding depends on, and how well that agrees with where the lesion is."""
 
-import copy
 import operator
 from collections.abc import Sequence
 
@@ -260,24 +259,6 @@ def to_ras(array: np.ndarray, orientation: str) -> np.ndarray:
     return flipped.transpose(np.argsort(axes))
 
 
-def centre_map(shape: tuple[int, int, int]) -> np.ndarray:
-    """Return a map that knows nothing but that lesions stand in the middle of patches.
-
-    Parameters
-    ----------
-    shape : tuple of int
-
-    Returns
-    -------
-    ndarray of float32, shape `shape`
-        Falls linearly with the distance to the centre, from 1 to 0 in the corners. The baseline
-        that any saliency of centred patches has to beat.
-    """
-    axes = [np.arange(s) - (s - 1) / 2 for s in shape]
-    distance = np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij")))
-    return (1 - distance / distance.max()).astype(np.float32)
-
-
 def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
     """Score a saliency map against the true mask of the lesion.
 
@@ -332,27 +313,3 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
             "distance_mm": (outside - within)[peak].mean(),
         }
     )
-
-
-def randomise(module: torch.nn.Module, share: float, seed: int = 0) -> torch.nn.Module:
-    """Return a copy of a network whose last layers are random again (Adebayo et al. 2018).
-
-    A saliency map that does not change when the network forgets what it learned shows the image,
-    not the network.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-    share : float
-        Share of the parameter tensors, counted from the output, whose values are permuted within
-        the tensor; 0 leaves the network as it is, 1 changes all.
-    seed : int
-    """
-    other = copy.deepcopy(module)
-    generator = torch.Generator().manual_seed(seed)
-    tensors = [p for p in other.parameters() if p.numel() > 1]
-    with torch.no_grad():
-        for tensor in tensors[len(tensors) - round(share * len(tensors)) :]:
-            order = torch.randperm(tensor.numel(), generator=generator)
-            tensor.copy_(tensor.flatten()[order].view_as(tensor))
-    return other

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tumorbench_utils.patches.spec import require
+from tumorbench_utils.patches.spec import PatchError
 
 #: Sign that turns LPS world coordinates into RAS and back.
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -125,10 +125,11 @@ class BenchmarkGrid:
         centre = np.trunc((np.linalg.inv(self.target) @ seed)[:3])
         half = np.array(size) // 2
         low, high = np.maximum(centre - half, 0), np.minimum(centre + half, self.size)
-        far = np.maximum(np.maximum(-centre, centre - self.size + 1), 0) * np.diag(self.target)[:3]
-        hint = f"by {far.round()} mm; is it of this scan, and in LPS mm (x and y negated in RAS)?"
-        is_near = (high > low).all()
-        require(is_near, f"{what}: the seed lies further outside than half a patch, {hint}")
+        if not (high > low).all():
+            far = np.maximum(np.maximum(-centre, centre - self.size + 1), 0)
+            far = (far * np.diag(self.target)[:3]).round().tolist()
+            hint = f"{far} mm along x, y, z; is it in LPS (x and y change sign in RAS)?"
+            raise PatchError(f"{what}: the seed lies further outside than half a patch, {hint}")
         matrix = self._to_source[:3].copy()
         if grid == "monai14":
             stretch = self.size / np.maximum(self.size - 1, 1)

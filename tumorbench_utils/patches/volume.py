@@ -29,7 +29,10 @@ Box = tuple[tuple[int, int], ...]
 
 
 class Volume:
-    """A 3-D scan or mask: where it lies in space and how to read boxes of it.
+    """A 3-D scan or mask: where it lies in space.
+
+    Its kinds differ in ``read(boxes)``, which returns the voxels of each box, slowest file axis
+    first: shape (k, j, i).
 
     Parameters
     ----------
@@ -55,12 +58,8 @@ class Volume:
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         require(min(self.shape) > 0, f"{name}: the image holds no voxels (size {self.shape})")
         usable = np.isfinite(affine).all() and lengths.min() > 0
-        usable = usable and np.linalg.matrix_rank(affine[:3, :3] / lengths) == 3
+        usable = usable and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-6
         require(usable, f"{name}: no usable geometry, {affine.tolist()}; convert it again")
-
-    def read(self, boxes: list[Box]) -> list[np.ndarray]:
-        """Return the voxels of each box, slowest file axis first: shape (k, j, i)."""
-        raise NotImplementedError
 
     def whole(self) -> np.ndarray:
         """Return all voxels, shape (k, j, i)."""
