@@ -79,22 +79,6 @@ def not_hu(values: np.ndarray) -> str | None:
     return f"the values seen run from {low:g} to {high:g}: {reason}; {remedy}"
 
 
-def doubtful(volume) -> str | None:
-    """Say what is odd about the values of a whole scan that is not refused, or return None.
-
-    Parameters
-    ----------
-    volume : Volume
-        Read to its end by this; what is looked at are rows from all over it.
-    """
-    volume.read([((0, 1), (0, 1), (0, volume.shape[2]))])
-    seen = np.concatenate([np.ravel(row) for row in volume.rows])
-    low, high = seen.min(), seen.max()
-    if (low >= -128 and high <= 255) or low > -5:
-        return f"the values run from {low:g} to {high:g}, without air, lung or fat: are they HU?"
-    return None
-
-
 def _share(values: np.ndarray, low: float, high: float) -> float:
     return float(np.mean((values > low) & (values < high)))
 
