@@ -8,23 +8,22 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "tumorbench_utils"
 LAYERS = [
     {"settings", "files"},
+    {"checks", "digests"},
+    {"downloads"},
     {"stats"},
-    {"phantoms"},
     {"patches"},
     {"cohorts"},
     {"splits", "baselines"},
     {"models"},
     {"embeddings"},
-    {"probes", "handcrafted", "survival", "robustness", "saliency", "similarity", "pretraining"},
+    {"probes", "handcrafted", "survival", "robustness", "saliency", "similarity"},
     {"results"},
     {"endpoints"},
     {"submissions"},
     {"leaderboard"},
     {"plots"},
-    {"cohort_pages", "pages", "webpage"},
+    {"cohort_pages", "model_pages", "pages"},
     {"check_cohort", "report"},
-    {"book"},
-    {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
