@@ -22,7 +22,7 @@ LAYERS = [
     {"submissions"},
     {"leaderboard"},
     {"plots"},
-    {"cohort_pages", "model_pages", "pages"},
+    {"cohort_pages", "pages"},
     {"check_cohort", "report"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
