@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from tumorbench_book.cli import cli
-from tumorbench_utils import embeddings, models
+from tumorbench_utils import downloads, embeddings, models
 from tumorbench_utils.embeddings import load
 
 
@@ -93,7 +93,7 @@ def test_unknown_names(cohort):
 def test_sizes_are_shown_before(released, monkeypatch):
     listed = run("import-released").output
     assert "116.5 MB  dlcs.pkl  (dlcs)" in listed and len(listed.splitlines()) == 7
-    monkeypatch.setattr(embeddings, "fetch", lambda name: pytest.fail("not asked for"))
+    monkeypatch.setattr(downloads, "fetch", lambda *given, **more: pytest.fail("not asked for"))
     done = run("import-released", "luna16", input="n\n")
     assert done.exit_code == 1 and done.output.index("MB  luna.pkl") < done.output.index("Download")
     assert not embeddings.default_store("released").entries()
@@ -101,9 +101,15 @@ def test_sizes_are_shown_before(released, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:1 rows")
 def test_import(released, cohort, monkeypatch):
-    monkeypatch.setattr(embeddings, "fetch", lambda name: released)
+    asked = []
+    monkeypatch.setattr(
+        downloads, "fetch", lambda *given, **more: asked.append((given, more)) or released
+    )
     done = run("import-released", "luna16", "--yes")
     assert done.exit_code == 0, done.output
+    (((url, path), checks),) = asked
+    assert url == "https://x/luna.pkl" and path.name == "luna.pkl"
+    assert len(checks["sha256"]) == 64 and checks["size"] == released.stat().st_size
     assert "luna16/ct_fm: 2 lesions, 1 rows left out" in done.output
     assert (embeddings.load_embeddings(cohort)["ct_fm"] == 2).all(axis=None)
     assert run("import-released", "luna16", "--file", str(released)).exit_code == 0
@@ -114,13 +120,3 @@ def test_a_changed_file_is_refused(released):
     done = run("import-released", "luna16", "--file", str(released))
     assert isinstance(done.exception, embeddings.UnsafeFileError)
     assert not embeddings.default_store("released").entries()
-
-
-def test_downloads_are_checked(released, monkeypatch):
-    asked = []
-    monkeypatch.setattr(load.downloads, "fetch", lambda *given, **more: asked.append((given, more)))
-    load.released_files.cache_clear()  # the real ones
-    load.fetch("luna16")
-    ((url, path), checks) = asked[0]
-    assert url.startswith("https://") and url.endswith("/data/features/luna.pkl")
-    assert path.name == "luna.pkl" and len(checks["sha256"]) == 64 and checks["size"] == 45157835

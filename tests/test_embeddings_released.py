@@ -171,7 +171,7 @@ def test_rows_that_do_not_match_are_reported(tmp_path):
     assert list(frame.index) == ["one", "two"]
     reasons = {(u["split"], u["position"]): u["reason"] for u in frame.attrs["unmatched"]}
     assert set(reasons) == {("train", n) for n in (2, 3, 4, 5)}
-    assert "no lesion of the table" in reasons["train", 2]
+    assert "no lesions of the table" in reasons["train", 2]
     assert "no coordX" in reasons["train", 3]
     assert "same seed as another row" in reasons["train", 4]
     assert "not finite" in reasons["train", 5]
@@ -340,6 +340,20 @@ BOMBS = {
     "deep": b"\x80\x02" + b"]" + b"\x85" * 100_000 + b".",
     "a deep key": b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.",
     "stack of marks": b"\x80\x02" + b"(" * 100_000 + b"t" * 10 + b".",
+    "array of a TiB": pickle.dumps(content(), 2).replace(
+        b"K\x01M\x00\x02\x86", b"J\x00\x00\x10\x00J\x00\x00\x04\x00\x86"
+    ),
+    # All of these whole numbers have one hash: a dictionary would look at each for each.
+    "colliding keys": b"\x80\x02}("
+    + b"".join(
+        b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"K\x01" for n in range(50_000)
+    )
+    + b"u.",
+    "calls in calls": pickle.dumps(
+        {"CTFMExtractor": {"train": [{"feature": 1, "row": 0}]}}, 2
+    ).replace(
+        b"K\x01", b"c_codecs\nencode\nq\xff" + b"h\xff" * 50_000 + b"K\x01" + b"\x85R" * 50_000
+    ),
 }
 
 
@@ -351,6 +365,19 @@ def test_bombs_do_not_go_off(tmp_path, bomb):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 400e6
+
+
+def test_one_array_cannot_be_named_a_million_times(tmp_path):
+    feature = np.ones((1, 1024, 8, 8, 8), np.float32)  # 2 MB, written once
+    items = [{"feature": feature, "row": rows()[0]}] * 1000
+    with pytest.raises(embeddings.UnsafeFileError, match="larger than the file"):
+        read(tmp_path, {"PASTAExtractor": {"train": items}})
+
+
+def test_messages_stay_short(tmp_path):
+    with pytest.raises(embeddings.UnsafeFileError) as caught:
+        read(tmp_path, {"x" * 10**6: {"train": []}})
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(
@@ -452,7 +479,7 @@ def test_checksums(tmp_path):
     with pytest.raises(embeddings.UnsafeFileError, match="SHA-256"):
         read(tmp_path, data, sha256="0" * 64)
     # A wrong checksum is found before anything in the file is looked at.
-    with pytest.raises(embeddings.UnsafeFileError, match="Nothing in it was read"):
+    with pytest.raises(embeddings.UnsafeFileError, match="it was not read"):
         read(tmp_path, ATTACKS["eval"](), sha256=right)
 
 

@@ -193,6 +193,94 @@ def test_a_change_of_anything_is_noticed(cohort, store, tmp_path, monkeypatch):
     assert count(moved) == 15  # the code
 
 
+@pytest.mark.parametrize(
+    ("header", "voxels"), [("s.mhd", "other.img"), ("s.nhdr", "below/s.dat"), ("s.mha", "s.mha")]
+)
+def test_changed_voxels_are_noticed_wherever_they_lie(tmp_path, store, header, voxels):
+    path, data = tmp_path / header, tmp_path / voxels
+    table = cohort_of(write_scans(tmp_path / "scans", 1)).table.assign(image_path=str(path))
+    image = sitk.ReadImage(str(tmp_path / "scans" / "scan0.nii.gz"))
+    sitk.WriteImage(image, str(path), useCompression=False)
+    if path != data:
+        data.parent.mkdir(exist_ok=True)
+        (made,) = (p for p in tmp_path.glob("s.*") if p != path)
+        path.write_text(path.read_text().replace(made.name, voxels))
+        made.rename(data)
+    assert len(embed(cohort_of(table), pairs()[:1], store).done) == 3
+    state, content = data.stat(), bytearray(data.read_bytes())
+    content[-1000] ^= 1
+    data.write_bytes(content)
+    os.utime(data, ns=(state.st_atime_ns, state.st_mtime_ns))  # same size, same date
+    assert len(embed(cohort_of(table), pairs()[:1], store).done) == 3
+    assert len(embed(cohort_of(table), pairs()[:1], store).skipped) == 3
+
+
+def test_changed_slices_are_noticed(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"slice")
+    before = run_module._state(tmp_path)
+    os.utime(tmp_path / "a", (1e9, 1e9))  # an older slice of the same size took its place
+    assert run_module._state(tmp_path) != before
+
+
+NETWORK = """
+import torch
+import my_helper
+LIMIT = {limit}
+def prepare(x):
+    return my_helper.scaled(x).clamp(0, LIMIT)
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return torch.stack([prepare(x).mean((1, 2, 3, 4)), prepare(x).amax((1, 2, 3, 4))], 1)
+class Model(Tiny):
+    def encode(self, module, patches):
+        return prepare(super().encode(module, patches))
+unused = {unused}
+"""
+
+
+def test_changes_of_a_users_own_code_are_noticed(tmp_path, monkeypatch):
+    """Helpers, constants and imported files of a network or a model of one's own count."""
+    import importlib
+    import runpy
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def metas(limit=1, unused=1, factor=1) -> list[dict]:
+        (tmp_path / "my_helper.py").write_text(f"def scaled(x):\n    return x * {factor}\n")
+        (tmp_path / "mine.py").write_text(NETWORK.format(limit=limit, unused=unused))
+        sys.modules.pop("my_helper", None)
+        importlib.invalidate_caches()
+        made = runpy.run_path(str(tmp_path / "mine.py"), {"Tiny": Tiny})
+        encoders = [
+            (models.from_module("mine", made["Net"]()),),
+            (Tiny(), made["Net"]()),
+            (made["Model"](),),
+        ]
+        return [embeddings.Encoder(m[0], module=(*m, None)[1]).meta() for m in encoders]
+
+    first = metas()
+    assert metas() == metas(unused=2) == first
+    for change in ({"limit": 0.1}, {"factor": 2}):
+        assert all(a != b for a, b in zip(first, metas(**change), strict=True)), change
+
+
+def test_what_a_model_counts_is_not_its_code():
+    calls, seen = [], {"n": 0}
+
+    class Counting(Tiny):
+        def encode(self, module, patches):
+            calls.append(len(patches))
+            seen["n"] += 1
+            return super().encode(module, patches)
+
+    model = Counting()
+    before = embeddings.Encoder(model).meta()
+    model.encode(model.build(), torch.zeros(1, 1, 6, 5, 4))
+    assert calls and embeddings.Encoder(model).meta() == before
+
+
 def test_another_class_under_a_known_name_can_be_read(cohort, store):
     model = Tiny("fmcib")
     embed(cohort, [(model, model.build())], store)
@@ -396,6 +484,22 @@ def test_damaged_files_are_repaired_and_said(cohort, store):
     assert len(report.done) == 15 and len(report.skipped) == 15 and len(report.repaired) == 1
     pd.testing.assert_frame_equal(store.read("noise", "a"), want)
     assert list(store.root.rglob("*.damaged"))
+
+
+def test_a_store_on_a_read_only_disk_can_be_used(cohort, store, monkeypatch):
+    embed(cohort, pairs(), store)
+
+    def refused(*args, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("os.replace", "os.unlink", "os.mkdir", "pathlib.Path.mkdir"):
+        monkeypatch.setattr(name, refused)
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    monkeypatch.setattr("os.access", lambda *given: False)
+    report = embed(cohort, pairs(), store)
+    assert len(report.skipped) == 30 and len(store.read("noise", "a")) == 15
+    with pytest.raises(OSError, match="Read-only"):
+        embed(cohort, [(Tiny(), Tiny().build())], store)
 
 
 def run_in_folder(folder: Path, table: pd.DataFrame) -> None:

@@ -76,7 +76,8 @@ def import_released(
 
     Needs the released cohort tables in TUMORBENCH_DATA. Without a name, lists what there is.
     """
-    from tumorbench_utils import embeddings, settings
+    from tumorbench_utils import downloads, embeddings, settings
+    from tumorbench_utils.embeddings.load import import_into
 
     known = embeddings.released_files()
     unknown = [name for name in cohorts or [] if name not in known]
@@ -95,7 +96,13 @@ def import_released(
             f"Download {total:.1f} MB and keep about as much in {store.root}?", abort=True
         )
     for name in cohorts:
-        frames = embeddings.import_into(store, name, file or embeddings.fetch(name))
+        path = file or downloads.fetch(
+            known[name].url,
+            settings.cache_dir() / "released" / known[name].name,
+            sha256=known[name].sha256,
+            size=known[name].size,
+        )
+        frames = import_into(store, name, path)
         for model, frame in frames.items():
             left_out = len(frame.attrs["unmatched"])
             typer.echo(f"{name}/{model}: {len(frame)} lesions, {left_out} rows left out")

@@ -9,8 +9,6 @@ from tumorbench_utils.embeddings.inert import UnsafeFileError
 from tumorbench_utils.embeddings.load import (
     default_store,
     edition_with_features,
-    fetch,
-    import_into,
     load_embeddings,
     released_files,
 )
@@ -28,8 +26,6 @@ __all__ = [
     "default_store",
     "edition_with_features",
     "embed",
-    "fetch",
-    "import_into",
     "import_released",
     "load_embeddings",
     "released_files",

@@ -110,9 +110,8 @@ def default_encoder(model: FoundationModel, edition: str) -> Encoder:
         return Encoder(model, "compact", teaching.find(model.key) if teaching.has(model) else None)
     if weights.find(model.key) is None:
         raise FileNotFoundError(
-            f"the {edition} edition needs the released weights of {model.key} "
-            f"({model.card.file!r}): run `tumorbench weights fetch {model.key}`, put the file into "
-            "the folder TUMORBENCH_WEIGHTS, or hand over (model, module) pairs"
+            f"the released weights of {model.key} ({model.card.file!r}) are needed: `tumorbench "
+            f"weights fetch {model.key}` gets them, or put them into the folder TUMORBENCH_WEIGHTS"
         )
     return Encoder(model, "full", weights.fetch(model.key))
 

@@ -31,18 +31,16 @@ def need(condition, reason: str) -> None:
 ALLOWED = frozenset(
     f"{module}.{name}"
     for modules, names in {
+        "numpy": "ndarray dtype",
         "numpy.core.multiarray numpy._core.multiarray": "_reconstruct scalar",
         "numpy.core.numeric numpy._core.numeric": "_frombuffer",
-        "numpy": "ndarray dtype",
         "builtins __builtin__": "slice bytearray",
         "_codecs": "encode",
         "pandas pandas.core.series": "Series",
         "pandas.core.internals.managers": "SingleBlockManager",
-        "pandas.core.indexes.base": "_new_Index Index",
-        "pandas": "Index StringDtype",
-        "pandas.core.arrays.string_": "StringArray StringDtype",
-        "pandas.core.arrays.string_arrow pandas.arrays": "ArrowStringArray",
-        "pandas.arrays": "StringArray",
+        "pandas pandas.core.indexes.base": "_new_Index Index",
+        "pandas pandas.arrays pandas.core.arrays.string_": "StringArray StringDtype",
+        "pandas.arrays pandas.core.arrays.string_arrow": "ArrowStringArray",
         "pandas._libs.arrays": "__pyx_unpickle_NDArrayBacked",
         "pandas._libs.missing": "NA",
         "pandas._libs.tslibs.nattype": "_nat_unpickle",
@@ -108,7 +106,7 @@ def read_inert(content: bytes) -> Any:
     return reader.stack[0]
 
 
-_MARK = Record("mark")
+_MARK = Record("a.mark")
 
 
 class _Reader:
@@ -202,17 +200,9 @@ _STEPS = {
 _NUMBERS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)} | {"f2", "f4", "f8", "b1"}
 
 
-def _is_call(value, name: str, n: int = 0) -> bool:
-    """Whether a value is the record of a call to this last name, of `n` arguments or more."""
-    called = type(value) is Record and value.args is not None
-    return called and value.name.rsplit(".", 1)[1] == name and len(value.args) >= n
-
-
-def _state(value, name: str, kind: type, length: int = 0):
-    """Return the state of the record of a call, after checking its type and least length."""
-    right = _is_call(value, name) and type(value.state) is kind and len(value.state) >= length
-    need(right, f"{name} was expected, {kind_of(value)} came")
-    return value.state
+def _is(value, *names: str) -> bool:
+    """Whether a value is a record whose last name is one of these."""
+    return type(value) is Record and value.name.rsplit(".", 1)[1] in names
 
 
 def array(value) -> np.ndarray:
@@ -221,40 +211,40 @@ def array(value) -> np.ndarray:
     Raises
     ------
     UnsafeFileError
-        If it stands for none, or its bytes do not fill its shape.
+        If it stands for none, or its bytes do not fill its shape. Records that are laid out in
+        another way can raise anything.
     """
-    if _is_call(value, "_frombuffer", 4):
+    if _is(value, "_frombuffer"):
         raw, dtype, shape, order = value.args
     else:
-        _, shape, dtype, order, raw = _state(value, "_reconstruct", tuple, 5)[:5]
-    code, sizes = _dtype(dtype), shape if type(shape) is tuple else (-1,)
-    # A size of 0 is not taken: it would let any other size pass.
-    filled = len(sizes) <= 8 and all(type(n) is int and 0 < n < 2**31 for n in sizes)
-    if code == "O":
-        filled = filled and type(raw) is list and len(raw) == math.prod(sizes)
-    else:
-        raw = _bytes(raw)
-        filled = filled and len(raw) == math.prod(sizes) * np.dtype(code).itemsize
+        need(_is(value, "_reconstruct"), f"an array was expected, {kind_of(value)} came")
+        _, shape, dtype, order, raw = value.state
+    code = _dtype(dtype)
+    if code != "O":
+        raw = np.frombuffer(_bytes(raw), code)
+    # What is declared must be there. A size of 0 is not taken: it would let any other size pass.
+    sound = len(shape) <= 8 and all(type(n) is int and 0 < n < 2**31 for n in shape)
+    filled = sound and type(raw) in (list, np.ndarray) and len(raw) == math.prod(shape)
     need(filled, f"the contents of an array do not fill its shape {str(shape)[:80]}")
-    values = np.fromiter(raw, object) if code == "O" else np.frombuffer(raw, code)
-    return values.reshape(sizes, order="F" if order is True or order == "F" else "C")
+    values = np.fromiter(raw, object) if code == "O" else raw
+    return values.reshape(shape, order="F" if order is True or order == "F" else "C")
 
 
 def _dtype(value) -> str:
     """Return the type code of a dtype record, ``"O"`` for objects."""
-    code = value.args[0] if _is_call(value, "dtype", 1) else None
-    if type(code) is str and code in ("O", "O8"):
+    need(_is(value, "dtype"), f"a type of numbers was expected, {kind_of(value)} came")
+    code = value.args[0]
+    if code in ("O", "O8"):
         return "O"
-    order = _state(value, "dtype", tuple, 2)[1]
-    known = type(code) is type(order) is str and code in _NUMBERS and order in ("<", ">", "|", "=")
+    known = code in _NUMBERS and value.state[1] in ("<", ">", "|", "=")
     need(known, "an array has a type of numbers that feature files do not have")
-    return order + code
+    return value.state[1] + code
 
 
 def _bytes(value) -> bytes:
     """Return the bytes of an array or buffer, which protocol 2 writes as text in Latin-1."""
     for name in ("py_buffer", "bytearray", "encode"):
-        if _is_call(value, name, 1):
+        if _is(value, name):
             value = value.args[0]
     value = value.encode("latin-1") if type(value) is str else value
     need(type(value) is bytes, f"bytes of an array were expected, {kind_of(value)} came")
@@ -269,34 +259,22 @@ def series(value) -> dict[str, Any]:
     Raises
     ------
     UnsafeFileError
-        If it is no Series with text labels.
+        If it is no Series with text labels. Records that are laid out in another way can raise
+        anything.
     """
-    manager = _state(value, "Series", dict).get("_mgr")
-    axes, blocks = _state(manager, "SingleBlockManager", tuple, 2)[:2]
-    single = all(type(part) is list and len(part) == 1 for part in (axes, blocks))
-    need(single, "a row of a table has not one axis and one block")
-    facts = axes[0].args[1] if _is_call(axes[0], "_new_Index", 2) else None
-    need(type(facts) is dict and "data" in facts, "the labels of a row are not an index of names")
-    labels, values = _column(facts["data"]), _column(blocks[0])
-    named = len(labels) == len(values) and all(type(label) is str for label in labels)
-    need(named, "a row of a table has not one label of text for each value")
+    need(_is(value, "Series"), f"a row of a table was expected, {kind_of(value)} came")
+    (axis,), (block,) = value.state["_mgr"].state[:2]
+    labels, values = _column(axis.args[1]["data"]), _column(block)
+    need(all(type(label) is str for label in labels), "the labels of a row are not text")
     return dict(zip(labels, map(_scalar, values), strict=True))
 
 
 def _column(value) -> list:
     """Return the values of a one-dimensional array, also of one of pandas' kinds of text."""
-    if _is_call(value, "__pyx_unpickle_NDArrayBacked"):
-        state = _state(value, "__pyx_unpickle_NDArrayBacked", tuple)
-        value = next(
-            (
-                part
-                for part in state
-                if _is_call(part, "_reconstruct") or _is_call(part, "_frombuffer")
-            ),
-            None,
-        )
-    if _is_call(value, "ArrowStringArray"):
-        return _arrow_text(_state(value, "ArrowStringArray", dict).get("_pa_array"))
+    if _is(value, "__pyx_unpickle_NDArrayBacked"):
+        value = next(part for part in value.state if _is(part, "_reconstruct", "_frombuffer"))
+    if _is(value, "ArrowStringArray"):
+        return _arrow_text(value.state["_pa_array"].args)
     values = array(value)
     if values.ndim == 2 and values.shape[0] == 1:  # numbers of a row, as a block of a frame
         values = values[0]
@@ -304,34 +282,28 @@ def _column(value) -> list:
     return values.tolist()
 
 
-def _arrow_text(value) -> list:
+def _arrow_text(facts: tuple) -> list:
     """Return the texts of an Arrow array, read off its buffers (validity, offsets, characters)."""
-    parts = value.args if _is_call(value, "_restore_array") else ()
-    facts = parts[0] if len(parts) == 1 and type(parts[0]) is tuple else parts
-    sound = len(facts) >= 5 and type(facts[4]) is list and len(facts[4]) == 3
-    sound = sound and all(type(n) is int and n >= 0 for n in (facts[1], facts[3]))
-    need(sound, "a column of text is not laid out as Arrow lays it out")
+    facts = facts[0] if len(facts) == 1 else facts
     alias, length, _, offset, (valid, ends, characters) = facts[:5]
-    wide = _is_call(alias, "type_for_alias") and alias.args == ("large_string",)
-    ends = np.frombuffer(_bytes(ends), "<i8" if wide else "<i4")[offset : offset + length + 1]
+    kind = np.dtype("<i8" if alias.args == ("large_string",) else "<i4")
+    ends = np.frombuffer(_bytes(ends), kind, length + 1, offset * kind.itemsize)
     characters = b"" if characters is None else _bytes(characters)
-    sound = len(ends) == length + 1 and ends[0] >= 0 and ends[-1] <= len(characters)
-    need(sound and (np.diff(ends) >= 0).all(), "a column of text is cut off")
+    inside = (ends >= 0) & (ends <= len(characters))
+    need(inside.all() and (np.diff(ends) >= 0).all(), "a column of text is cut off")
     texts = [characters[a:b].decode() for a, b in itertools.pairwise(ends)]
-    if valid is None:
-        return texts
-    bits = np.unpackbits(np.frombuffer(_bytes(valid), np.uint8), bitorder="little")
-    there = bits[offset : offset + length]
-    need(len(there) == length, "a column of text is cut off")
-    return [text if ok else None for text, ok in zip(texts, there, strict=True)]
+    if valid is not None:
+        bits = np.unpackbits(np.frombuffer(_bytes(valid), np.uint8), bitorder="little")
+        there = bits[offset : offset + length]
+        texts = [text if ok else None for text, ok in zip(texts, there, strict=True)]
+    return texts
 
 
 def _scalar(value):
-    if _is_call(value, "scalar", 2):
-        code, raw = _dtype(value.args[0]), _bytes(value.args[1])
-        fits = code != "O" and len(raw) == np.dtype(code).itemsize
-        need(fits, "a number of a row is none")
-        return np.frombuffer(raw, code)[0].item()
+    if _is(value, "scalar"):
+        dtype, raw = value.args
+        (number,) = np.frombuffer(_bytes(raw), _dtype(dtype))
+        return number.item()
     return value if type(value) in (str, int, float, bool) else None
 
 

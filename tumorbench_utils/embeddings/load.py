@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tumorbench_utils import downloads, settings
+from tumorbench_utils import settings
 from tumorbench_utils.embeddings.released import import_released
 from tumorbench_utils.embeddings.run import embed
 from tumorbench_utils.embeddings.store import EmbeddingStore
@@ -143,19 +143,6 @@ def edition_with_features(edition: str | None, cohorts: Iterable[str]) -> tuple[
         f"The released features of {', '.join(absent)} are not imported here, so this page shows "
         f"phantoms. To see patients, run `tumorbench import-released {absent[0]}` first."
     )
-
-
-def fetch(cohort: str) -> Path:
-    """Download the released file of a cohort into the cache folder, or find it there.
-
-    Raises
-    ------
-    DownloadError
-        If the download fails, or what came has another checksum; it is not kept.
-    """
-    known = released_files()[cohort]
-    path = settings.cache_dir() / "released" / known.name
-    return downloads.fetch(known.url, path, sha256=known.sha256, size=known.size)
 
 
 def import_into(store: EmbeddingStore, cohort: str, path: Path) -> dict[str, pd.DataFrame]:

@@ -106,23 +106,16 @@ def import_released(
         raise FileNotFoundError(f"no feature file {path}")
     card(cohort_name)
     try:
-        found = digests.of_file(path)
-        need(
-            sha256 is None or found == str(sha256).lower(),
-            f"the SHA-256 is {found} ({path.stat().st_size} bytes), not {sha256}; the download is "
-            "cut off or this is another file. Nothing in it was read",
-        )
-        content = path.read_bytes()
-        need(
-            not content.startswith(b"version https://git-lfs"),
-            "this is a Git LFS pointer, not the file; run `git lfs pull` or "
-            f"`tumorbench import-released {cohort_name}`",
-        )
+        content, found = path.read_bytes(), digests.of_file(path)
+        other = f"the SHA-256 is {found}, not {sha256}: cut off, or another file; it was not read"
+        need(sha256 is None or found == str(sha256).lower(), other)
+        pointer = content.startswith(b"version https://git-lfs")
+        need(not pointer, "this is a Git LFS pointer, not the file; run `git lfs pull`")
         entries = _entries(read_inert(content), 16 * len(content) + 2**20)
         if table is None:
             table = cohorts.load_cohort(cohort_name, "released").table
-        matcher = _Matcher(table, cohort_name)
-        frames = {EXTRACTORS[name].model: matcher.join(name, entries[name]) for name in entries}
+        matcher = _Matcher(table)
+        frames = {EXTRACTORS[name].model: matcher.join(rows) for name, rows in entries.items()}
     except UnsafeFileError as error:
         raise UnsafeFileError(f"{path}: {error}") from None
     left_out = max(len(frame.attrs["unmatched"]) for frame in frames.values())
@@ -189,8 +182,7 @@ def _pooled(layout: Layout, values: np.ndarray) -> np.ndarray:
 class _Matcher:
     """Finds the lesion of a row: the same seed, and where several have it, the same names."""
 
-    def __init__(self, table: pd.DataFrame, cohort: str):
-        self.cohort = cohort
+    def __init__(self, table: pd.DataFrame):
         self.names = table[["lesion_id", "scan_id", "patient_id"]].astype(str).to_numpy()
         self.tree = cKDTree(table[["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float))
         self.excluded = {e["lesion_id"]: e["reason"] for e in table.attrs.get("excluded", ())}
@@ -205,19 +197,18 @@ class _Matcher:
         if not all(type(v) in (int, float) and abs(v) < 1e6 for v in seed):
             return None, False, "the row has no coordX, coordY, coordZ"
         where = "({:.3f}, {:.3f}, {:.3f})".format(*seed)
-        near = self.tree.query_ball_point(seed, SAME_SEED_MM)
-        there = len(near)
-        if len(near) > 1:
+        near = same = self.tree.query_ball_point(seed, SAME_SEED_MM)
+        if len(same) > 1:
             parts = {_SUFFIX.sub("", part) for text in texts for part in re.split(r"[/\\]", text)}
-            exact = [n for n in near if self.names[n, 0] in parts]
-            near = exact or [n for n in near if not parts.isdisjoint(self.names[n])]
+            exact = [n for n in same if self.names[n, 0] in parts]
+            near = exact or [n for n in same if not parts.isdisjoint(self.names[n])]
         if len(near) != 1:
-            what = f"{there} lesions of the table have the seed {where} mm; the row names not one"
-            return None, False, what if there else f"no lesion of the table has the seed {where} mm"
+            what = f"{len(same) or 'no'} lesions of the table have the seed {where} mm"
+            return None, False, f"{what}; the row names not one of them" if same else what
         lesion = str(self.names[near[0], 0])
         return lesion, lesion in texts, ""
 
-    def join(self, name: str, entries: list[_Entry]) -> pd.DataFrame:
+    def join(self, entries: list[_Entry]) -> pd.DataFrame:
         """Return the features of an extractor by lesion, in the order of the table."""
         chosen, unmatched = {}, []
         found = [(entry, *self.find(entry.row)) for entry in entries]
@@ -232,12 +223,7 @@ class _Matcher:
                 unmatched.append({**place, "reason": reason})
             else:
                 chosen[lesion] = entry.values
-        first = f"; the first: {unmatched[0]['reason']}" if unmatched else ""
-        need(
-            chosen,
-            f"none of the {len(entries)} rows of {name} is a lesion of {self.cohort}{first}. Is it "
-            "the file of another cohort?",
-        )
+        need(chosen, f"no row is a lesion; is it of another cohort? {unmatched[:1]}")
         ids = [lesion for lesion in self.names[:, 0] if lesion in chosen]
         index = pd.Index(ids, name="lesion_id", dtype=object)
         values = np.stack([chosen[lesion] for lesion in ids])

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -26,7 +26,6 @@ from tumorbench_utils.embeddings.store import (
     columns,
     key_of,
     merge,
-    plain,
     write_file,
 )
 from tumorbench_utils.patches import PatchError, sources
@@ -141,7 +140,7 @@ def embed(
         batch_size = BATCH_SIZE["cuda" if device.startswith("cuda") else "cpu"]
     if type(batch_size) is not int or batch_size < 1:
         raise InputError(f"batch_size is a positive integer, not {batch_size!r}")
-    metas = {model: plain(encoder.meta()) for model, encoder in encoders.items()}
+    metas = {model: encoder.meta() for model, encoder in encoders.items()}
     keys = {model: key_of(meta, encoders[model].model.dim) for model, meta in metas.items()}
     paths = {model: store.path(cohort, model, key) for model, key in keys.items()}
     data, report, order = fingerprints(table), Report(), list(table["lesion_id"])
@@ -180,18 +179,10 @@ def embed(
 def _check_table(cohort) -> pd.DataFrame:
     """Return the columns that a run needs, seeds as float64."""
     if not isinstance(table := getattr(cohort, "table", None), pd.DataFrame):
-        raise TypeError(
-            f"embed takes a cohort (cohorts.load_cohort), not {type(cohort).__name__}: it has no "
-            "table"
-        )
+        raise TypeError(f"embed takes a cohort (cohorts.load_cohort), not {cohort!r:.80}")
     table = table[checks.columns(table, _NEEDED)].reset_index(drop=True)
     check_ids(table["lesion_id"])
-    for name in _NEEDED[3:]:
-        try:
-            table[name] = table[name].astype("float64")
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name} holds something that is no number: {error}") from None
-    return table
+    return table.astype(dict.fromkeys(_NEEDED[3:], "float64"))
 
 
 def _device(device: str | None, client) -> str:
@@ -205,9 +196,8 @@ def _device(device: str | None, client) -> str:
     kind = checks.one_of(torch.device(device).type, "device", ("cpu", "cuda", "mps"))
     if kind == "cuda" and not there:
         raise InputError(
-            "no worker offers the resource GPU; start workers with --resources 'GPU=1'"
-            if client
-            else "torch finds no CUDA device here; pass device='cpu'"
+            "there is no CUDA device; pass device='cpu' (with a client: no worker offers the "
+            "resource GPU, start workers with --resources 'GPU=1')"
         )
     return device
 
@@ -219,11 +209,12 @@ def fingerprints(table: pd.DataFrame) -> pd.Series:
     :func:`tumorbench_utils.digests.of_state`) and the seed.
     """
     states = {path: _state(path) for path in table["image_path"].unique()}
-    texts = [
-        f"{states[row.image_path]}|{row.coord_x!r},{row.coord_y!r},{row.coord_z!r}"
+    data = {
+        row.lesion_id: f"{states.get(row.image_path, 'absent')}|"
+        f"{row.coord_x!r},{row.coord_y!r},{row.coord_z!r}"
         for row in table.itertuples()
-    ]
-    return pd.Series(texts, index=list(table["lesion_id"]), dtype=object)
+    }
+    return pd.Series(data, dtype=object)
 
 
 def _state(path) -> str:
@@ -241,8 +232,8 @@ def _fresh(store, cohort: str, model: str, key: str, data: pd.Series) -> set[str
         return set()
     today = data.reindex(held.index)
     # An image that is gone says nothing against the embedding that was made of it.
-    gone = today.str.startswith("absent|", na=False)
-    same = (held == today) | gone & (held.str.split("|").str[-1] == today.str.split("|").str[-1])
+    today, held = (s.str.split("|", expand=True).reindex(columns=[0, 1]) for s in (today, held))
+    same = (today[1] == held[1]) & ((today[0] == held[0]) | (today[0] == "absent"))
     return set(held.index[same])
 
 
@@ -259,9 +250,9 @@ def _run_here(work, encoders, keys, device, batch_size, client=None) -> Iterator
                 scans = shards.scans_of(shard)
                 ahead.append((shard, [pool.submit(shards.cut, scan, specs) for scan in scans]))
             if len(ahead) > (shard is not None):
-                current, cuts = ahead.popleft()
-                patches = {lesion: cut for task in cuts for lesion, cut in task.result().items()}
-                yield from shards.encode(current, patches, encoders, network, batch_size)
+                current, tasks = ahead.popleft()
+                cuts = [task.result() for task in tasks]
+                yield from shards.encode(current, cuts, encoders, network, batch_size)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -283,8 +274,7 @@ def _on_worker(shard, encoders, keys, device, batch_size) -> list[Result]:
 
     specs = shards.specs_of(encoders)
     cuts = [shards.cut(scan, specs) for scan in shards.scans_of(shard)]
-    patches = {lesion: cut for found in cuts for lesion, cut in found.items()}
-    return list(shards.encode(shard, patches, encoders, network, batch_size))
+    return list(shards.encode(shard, cuts, encoders, network, batch_size))
 
 
 def _run_on(work, encoders, keys, device, batch_size, client) -> Iterator[Result]:
@@ -304,17 +294,13 @@ def _run_on(work, encoders, keys, device, batch_size, client) -> Iterator[Result
         for future in as_completed(list(futures)):
             shard, error = futures.pop(future), future.exception()
             if isinstance(error, KilledWorker):
-                yield from _lost(shard, encoders)
+                why = "the worker died each time with this shard"
+                for model in encoders:
+                    names = shard.loc[shard[model], ["lesion_id", "scan_id"]].to_numpy()
+                    failures = [Failure(model, *pair, why) for pair in names]
+                    yield Result(model, [], np.empty((0, 0)), failures)
             else:
                 yield from future.result()
             future.release()
     finally:
         client.cancel([held, *futures])
-
-
-def _lost(shard: pd.DataFrame, models: Iterable[str]) -> Iterator[Result]:
-    reason = "the worker died each time with this shard"
-    for model in models:
-        rows = shard[shard[model]]
-        names = zip(rows["lesion_id"], rows["scan_id"], strict=True)
-        yield Result(model, [], np.empty((0, 0)), [Failure(model, *n, reason) for n in names])

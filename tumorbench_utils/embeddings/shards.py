@@ -75,9 +75,22 @@ def cut(scan: pd.DataFrame, specs: list) -> dict[str, list[np.ndarray] | str]:
 
 
 def encode(
-    shard: pd.DataFrame, patches: dict, encoders: dict, network: Callable, batch_size: int
+    shard: pd.DataFrame, cuts: list[dict], encoders: dict, network: Callable, batch_size: int
 ) -> Iterator[Result]:
-    """Yield the results of a shard model by model; `network` gives the network of an encoder."""
+    """Yield the results of a shard model by model.
+
+    Parameters
+    ----------
+    shard : DataFrame
+        See :func:`make_shards`.
+    cuts : list of dict
+        What :func:`cut` made of each scan.
+    encoders : dict of Encoder
+    network : callable
+        Gives the network of an encoder.
+    batch_size : int
+    """
+    patches = {lesion: found for scan in cuts for lesion, found in scan.items()}
     specs = specs_of(encoders)
     scans = dict(zip(shard["lesion_id"], shard["scan_id"], strict=True))
     for key, encoder in encoders.items():

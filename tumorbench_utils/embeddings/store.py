@@ -193,15 +193,14 @@ class EmbeddingStore:
     def entry(self, cohort, model, *, key: str | None = None) -> Entry:
         """Return everything about an entry; arguments and errors as for :meth:`read`."""
         path = self.path(cohort, model, key)
-        entry = _read(path) if path.is_file() else None
-        if entry is None or (
-            key is None and not code_is_current(_name(model), entry.header["meta"])
-        ):
-            raise StaleError(
-                f"the embeddings of {_name(cohort)} by {_name(model)} in {self.root} were made by "
-                "other weights, another patch or other code than now; embed again"
-            )
-        return entry
+        if path.is_file():
+            entry = _read(path)
+            if key or code_is_current(_name(model), entry.header["meta"]):
+                return entry
+        raise StaleError(
+            f"the embeddings of {_name(cohort)} by {_name(model)} in {self.root} were made by "
+            "other weights, another patch or other code than now; embed again"
+        )
 
     def entries(self) -> list[str]:
         """Return the entries as ``COHORT/MODEL``, sorted."""
@@ -218,9 +217,8 @@ class EmbeddingStore:
             Empty if all is well.
         """
         problems = []
-        for path in sorted(self.root.rglob("*.parquet")):
-            if path.name.startswith(".part-"):
-                continue  # of a writer at work, or of a killed one; nothing reads it
+        # Those named .part-... are of a writer at work, or of a killed one; nothing reads them.
+        for path in sorted(self.root.rglob("[!.]*.parquet")):
             try:
                 _read(path, every_byte=True)
             except (StoreError, OSError) as error:
@@ -336,9 +334,7 @@ def check_ids(ids: Iterable) -> None:
 def _name(value) -> str:
     """Return the key of a cohort or model after checking that it is a plain file name."""
     name = getattr(getattr(value, "card", None), "key", None) or getattr(value, "key", value)
-    if not isinstance(name, str):
-        raise TypeError(f"cohorts and models are named by a string, not {value!r}")
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
             f"{name!r} is not a name for the store: letters, digits, '_', '.' and '-' only, and a "
             "letter or digit first"
@@ -348,13 +344,11 @@ def _name(value) -> str:
 
 def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame of features as float32 with its index named; see `EmbeddingStore.write`."""
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"features come as a DataFrame, not {type(frame).__name__}")
-    kinds = {dtype.kind for dtype in frame.dtypes}
-    if kinds != {"f"} or list(frame.columns) != columns(frame.shape[1]):
+    sound = isinstance(frame, pd.DataFrame) and {dtype.kind for dtype in frame.dtypes} == {"f"}
+    if not sound or list(frame.columns) != columns(frame.shape[1]):
         raise InputError(
-            "the columns of a frame of features are f0 .. f{d-1} and hold floating-point numbers; "
-            f"{', '.join(map(str, frame.columns[:4])) or 'none'}, ... came"
+            "features are a DataFrame with the columns f0 .. f{d-1} of floating-point numbers, not "
+            f"{list(getattr(frame, 'columns', []))[:4] or type(frame)}"
         )
     check_ids(frame.index)
     with np.errstate(over="ignore"):
@@ -373,9 +367,8 @@ def write_file(path: Path, frame: pd.DataFrame, data: pd.Series, meta: Mapping) 
     """Write an entry or a part of it, in one step."""
     version = metadata.version("tumorbench-utils")
     header = {"meta": meta, "package_version": version, "dim": frame.shape[1]}
-    content = _content(Entry(frame, data, header))
     with files.atomic_path(path) as part:
-        part.write_bytes(content)
+        part.write_bytes(_content(Entry(frame, data, header)))
 
 
 def _schema(dim: int) -> pa.Schema:
@@ -420,24 +413,21 @@ def _read(path: Path, every_byte: bool = False) -> Entry:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         table = file.read()
         header = json.loads(table.schema.metadata[_HEADER])
+        dim = header["dim"]
         index = pd.Index(table["lesion_id"].to_pylist(), name="lesion_id", dtype=object)
         parts = [chunk.flatten().to_numpy() for chunk in table["embedding"].chunks]
-        values = np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, header["dim"])
-        frame = pd.DataFrame(values, index=index, columns=columns(header["dim"]))
+        values = np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, dim)
         data = pd.Series(table["data"].to_pylist(), index=index, dtype=object)
-        entry = Entry(frame, data, header)
-        whole = path.name.split(".")[0] == key_of(header["meta"], header["dim"])
-        whole &= table.schema.equals(_schema(header["dim"])) and index.is_unique
-        if every_byte and file.metadata.created_by.endswith(pa.cpp_version):
-            whole &= _content(entry) == content
+        entry = Entry(pd.DataFrame(values, index=index, columns=columns(dim)), data, header)
+        named = path.name.split(".")[0] == key_of(header["meta"], dim)
+        if not (named and table.schema.equals(_schema(dim)) and index.is_unique):
+            raise ValueError("its contents are not what its name says")
+        ours = every_byte and file.metadata.created_by.endswith(pa.cpp_version)
+        if ours and _content(entry) != content:
+            raise ValueError("its bytes are not those that were written")
     except Exception as error:  # a damaged file can fail in any way
-        whole, what = False, " ".join(str(error).split())[:200]
-    else:
-        what = "its contents are not what its name says"
-    if not whole:
-        raise StoreError(
-            f"{path} is damaged, or no file of this version of the embedding store: {what}"
-        )
+        what = " ".join(str(error).split())[:200]
+        raise StoreError(f"{path} is damaged, or no file of this version: {what}") from None
     return entry
 
 
