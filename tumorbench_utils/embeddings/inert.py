@@ -7,9 +7,12 @@ a table) is worked out afterwards, from bytes and checked shapes. Nothing is all
 file says so: a size that is declared counts only if the bytes for it are there.
 """
 
+import io
 import itertools
 import math
+import pickle
 import pickletools
+import struct
 from typing import Any
 
 import numpy as np
@@ -86,113 +89,83 @@ def read_inert(content: bytes) -> Any:
     .. [1] Python documentation, ``pickle``: "It is possible to construct malicious pickle data
        which will execute arbitrary code during unpickling."
     """
-    reader, name, position = _Reader(), None, 0
+    stream = io.BytesIO(content)
+    reader = _Reader(stream)
     try:
-        for opcode, value, at in pickletools.genops(content):
-            name, position = opcode.name, at
-            if name not in _STEPS:
-                raise UnsafeFileError(
-                    f"it uses the pickle instruction {name}, which a feature file does not need; "
-                    "do not open it with pickle or pandas"
-                )
-            _STEPS[name](reader, value)
-        need(name == "STOP" and len(reader.stack) == 1, "it does not end where it should")
-        need(position + 1 == len(content), "other bytes follow its end")
+        value = reader.load()
+        need(not reader.stack and not reader.metastack, "it does not end where it should")
+        need(not stream.read(1), "other bytes follow its end")
     # A broken stream can break the reader anywhere; none of it is more than a broken file.
     except Exception as error:
         kind = "" if isinstance(error, UnsafeFileError) else "not a whole pickle: "
-        where = f"byte {position} of {len(content)}"
-        raise UnsafeFileError(f"{kind}{str(error)[:300]} ({where})") from None
-    return reader.stack[0]
+        raise UnsafeFileError(f"{kind}{str(error)[:300]}") from None
+    return value
 
 
-_MARK = Record("a.mark")
+class _Steps(dict):
+    """What each instruction does; all others are refused."""
+
+    def __missing__(self, code: int):
+        name = pickletools.code2op[chr(code)].name if chr(code) in pickletools.code2op else code
+        raise UnsafeFileError(
+            f"it uses the pickle instruction {name}, which a feature file does not need; do not "
+            "open it with pickle or pandas"
+        )
 
 
-class _Reader:
-    """The stack and the memo of a pickle."""
+class _Reader(pickle._Unpickler):
+    """Python's own reader of pickles with the harmless instructions only.
 
-    def __init__(self):
-        self.stack: list = []
-        self.memo: dict[int, Any] = {}
+    Those that import, call or assign, and those that allocate what is declared before it is read,
+    are other ones.
+    """
 
-    def push(self, value) -> None:
-        self.stack.append(value)
+    dispatch = _Steps(
+        (getattr(pickle, name)[0], pickle._Unpickler.dispatch[getattr(pickle, name)[0]])
+        for name in (
+            "PROTO FRAME STOP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
+            "SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 EMPTY_LIST "
+            "EMPTY_TUPLE EMPTY_DICT MARK TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS MEMOIZE BINPUT "
+            "LONG_BINPUT BINGET LONG_BINGET GLOBAL STACK_GLOBAL"
+        ).split()
+    )
 
-    def pop(self, count: int) -> list:
-        """Take values off the stack."""
-        items = self.stack[-count:]
-        need(len(items) == count and _MARK not in items, "it takes more values than it has put")
-        del self.stack[-count:]
-        return items
-
-    def pop_to_mark(self) -> list:
-        start = next(n for n in reversed(range(len(self.stack))) if self.stack[n] is _MARK)
-        items = self.stack[start + 1 :]
-        del self.stack[start:]
-        return items
-
-    def extend(self, items: list) -> None:
-        need(type(self.stack[-1]) is list, "it appends to something that is no list")
-        self.stack[-1].extend(items)
-
-    def update(self, items: list) -> None:
-        need(type(self.stack[-1]) is dict, "it sets an item of something that is no dictionary")
-        # Whole numbers can be chosen so that all of them collide, and dictionaries then crawl.
-        need(all(type(key) is str for key in items[::2]), "a key is not text")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
-    def name(self, module, name) -> None:
-        text = f"{module}.{name}" if type(module) is type(name) is str else ""
+    def find_class(self, module: str, name: str) -> Record:
+        """Return a record of a name in place of what it names."""
+        text = f"{module}.{name}"
         if text not in ALLOWED:
             raise UnsafeFileError(
                 f"it refers to {text[:200]!r}, which has no place in a feature file and could run "
                 "code; do not open it with pickle or pandas"
             )
-        self.push(Record(text))
+        return Record(text)
 
-    def call(self, name, args) -> None:
+    def _call(self) -> None:
+        args, name = self.stack.pop(), self.stack.pop()
         named = type(name) is Record and name.args is None and type(args) is tuple
         need(named, "it calls something that is not a name")
-        self.push(Record(name.name, args))
+        self.stack.append(Record(name.name, args))
 
-    def build(self, state) -> None:
-        record = self.stack[-1]
-        need(type(record) is Record and record.args is not None, "it sets the state of no object")
-        record.state = state
+    def _build(self) -> None:
+        state = self.stack.pop()
+        need(type(self.stack[-1]) is Record, "it sets the state of no object")
+        self.stack[-1].state = state
 
+    def _set(self, items: list) -> None:
+        # Whole numbers can be chosen so that all of them collide, and dictionaries then crawl.
+        need(all(type(key) is str for key in items[::2]), "a key is not text")
+        need(type(self.stack[-1]) is dict, "it sets an item of something that is no dictionary")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
-_STEPS = {
-    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda r, _: None),
-    **dict.fromkeys(
-        "BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
-        "SHORT_BINBYTES BINBYTES BINBYTES8".split(),
-        _Reader.push,
-    ),
-    "BYTEARRAY8": lambda r, value: r.push(bytes(value)),
-    "NONE": lambda r, _: r.push(None),
-    "NEWTRUE": lambda r, _: r.push(True),
-    "NEWFALSE": lambda r, _: r.push(False),
-    "EMPTY_LIST": lambda r, _: r.push([]),
-    "EMPTY_TUPLE": lambda r, _: r.push(()),
-    "EMPTY_DICT": lambda r, _: r.push({}),
-    "MARK": lambda r, _: r.push(_MARK),
-    "TUPLE1": lambda r, _: r.push(tuple(r.pop(1))),
-    "TUPLE2": lambda r, _: r.push(tuple(r.pop(2))),
-    "TUPLE3": lambda r, _: r.push(tuple(r.pop(3))),
-    "TUPLE": lambda r, _: r.push(tuple(r.pop_to_mark())),
-    "APPEND": lambda r, _: r.extend(r.pop(1)),
-    "APPENDS": lambda r, _: r.extend(r.pop_to_mark()),
-    "SETITEM": lambda r, _: r.update(r.pop(2)),
-    "SETITEMS": lambda r, _: r.update(r.pop_to_mark()),
-    "MEMOIZE": lambda r, _: r.memo.update({len(r.memo): r.stack[-1]}),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda r, n: r.memo.update({n: r.stack[-1]})),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda r, n: r.push(r.memo[n])),
-    "GLOBAL": lambda r, text: r.name(*text.split(" ", 1)),
-    "STACK_GLOBAL": lambda r, _: r.name(*r.pop(2)),
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda r, _: r.call(*r.pop(2))),
-    "BUILD": lambda r, _: r.build(*r.pop(1)),
-}
+    def _bytearray(self) -> None:
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.stack.append(self.read(length))
+
+    dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = _call
+    dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.SETITEM[0]] = lambda self: self._set([self.stack.pop(), self.stack.pop()][::-1])
+    dispatch[pickle.SETITEMS[0]] = lambda self: self._set(self.pop_mark())
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray
 
 
 # -- what records mean -------------------------------------------------------------------------
