@@ -168,6 +168,19 @@ def test_only_what_is_missing_is_computed(cohort, store, tmp_path):
     assert len(lines(log)) == 30
 
 
+def test_a_function_is_not_called_again(cohort, store):
+    calls = []
+
+    def mean_and_spread(patch):
+        calls.append(patch.shape)
+        return [patch.mean(), patch.std()]
+
+    model = models.from_function("mine", mean_and_spread, PatchSpec(size=(6, 5, 4)))
+    assert len(embed(cohort, [model], store).done) == 15
+    count = len(calls)
+    assert len(embed(cohort, [model], store).skipped) == 15 and len(calls) == count
+
+
 def test_a_change_of_anything_is_noticed(cohort, store, tmp_path, monkeypatch):
     log = tmp_path / "log"
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tumorbench_utils import digests
 from tumorbench_utils.checks import InputError
 from tumorbench_utils.embeddings.code import made_by, own_code
@@ -152,10 +150,8 @@ def as_encoders(models, edition: str) -> dict[str, Encoder]:
 
 @functools.lru_cache(maxsize=8)
 def _answers(model: FoundationModel, module: Module) -> str:
-    """Return a digest of what a network makes of the made-up patches, asked once for each."""
-    values = model.encode(module, own.example_patches(model.spec)).double().cpu().numpy()
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (values.shape[1], 8))
-    return digests.of([f"{value:.4g}" for value in (values @ signs).ravel()])[:16]
+    """Return ``own.answers``, asked once: a second run shall not call the network again."""
+    return own.answers(model, module)
 
 
 def module_digest(module: Module) -> str:
