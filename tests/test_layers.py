@@ -1,11 +1,20 @@
-"""The package is layered: a module imports only from the layers before its own."""
+"""The four rooms know each other in one direction, and so do the layers of the shared package."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tumorbench_utils"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tumorbench_utils"
+#: What each room may import of the others.
+ROOMS = {
+    "tumorbench_phantoms": set(),
+    "tumorbench_utils": {"tumorbench_phantoms"},
+    "tumorbench_training": {"tumorbench_phantoms", "tumorbench_utils"},
+    "tumorbench_book": {"tumorbench_phantoms", "tumorbench_utils", "tumorbench_training"},
+}
 LAYERS = [
     {"settings", "files"},
     {"checks", "digests"},
@@ -54,3 +63,28 @@ def test_imports_point_to_lower_layers(path):
     assert own in RANK, f"{own} has no place in the layers"
     for name in imported(path) - {own}:
         assert RANK[name] < RANK[own], f"{own} imports {name}, which is not below it"
+
+
+def packages(path: Path) -> set[str]:
+    """Return the top-level packages that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_in_one_direction(room):
+    for path in (ROOT / room).rglob("*.py"):
+        others = {name for name in packages(path) if name.startswith("tumorbench_")} - {room}
+        assert others <= ROOMS[room], f"{path.relative_to(ROOT)} imports {others - ROOMS[room]}"
+
+
+def test_phantoms_need_few_libraries():
+    allowed = {"numpy", "scipy", "pandas", "SimpleITK", "pydicom", "highdicom", "contourpy", "isal"}
+    allowed |= {"yaml", "jsonschema", "tqdm", "tumorbench_phantoms"}
+    used = set().union(*(packages(p) for p in (ROOT / "tumorbench_phantoms").glob("*.py")))
+    assert used - set(sys.stdlib_module_names) <= allowed

@@ -37,6 +37,7 @@ def test_code_lines_leave_out_docstrings_comments_and_blanks():
 
 def test_guard_lines_are_the_whole_refusal():
     assert size.guard_lines(SOURCE) == 5
+    assert size.guard_lines('require(a, "b")\nrequired = require\n') == 1
     assert size.guard_lines("if a:\n    b = 1\nelse:\n    c = 2\n") == 0
 
 
