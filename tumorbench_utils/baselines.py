@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pandas as pd
 
-from tumorbench_utils import stats
+from tumorbench_utils import checks, stats
+from tumorbench_utils.checks import InputError
 from tumorbench_utils.cohorts import Cohort
 
-_DIRECTIONS = {1: 1, -1: -1, "higher": 1, "lower": -1}
+_SIGNS = {"1": 1, "1.0": 1, "higher": 1, "-1": -1, "-1.0": -1, "lower": -1}
 _STAGE = re.compile(r"[cp]?(?:stage\s*|T|N|M)?(IV|III|II|I|[0-4])([A-Da-d]?)", re.IGNORECASE)
 _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4}
 
@@ -32,53 +33,44 @@ def covariate_score(table: pd.DataFrame, covariate: str, direction: int | str) -
         Index of `table`; higher means that label 1 is more likely. A missing covariate gives a
         missing score: nothing is filled in.
 
+    See Also
+    --------
+    sklearn.metrics.roc_auc_score : what a score is put into.
+
     Raises
     ------
     ValueError
         If the column is absent or holds text that is no stage or an infinite number, or the
         direction is none of the four.
     """
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"table is a DataFrame, not {type(table).__name__}")
-    if covariate not in table:
-        raise ValueError(f"the table has no column {covariate!r}; it has {list(table.columns)}")
-    hashable = isinstance(direction, str | int | float | np.number)
-    if not hashable or isinstance(direction, bool) or direction not in _DIRECTIONS:
-        raise ValueError(
+    checks.columns(table, [covariate])
+    if str(direction) not in _SIGNS:
+        raise InputError(
             f"direction must be 1 or 'higher', -1 or 'lower', not {direction!r}: does a higher "
             f"{covariate} speak for label 1?"
         )
     values = table[covariate]
-    if isinstance(values, pd.DataFrame):
-        raise ValueError(f"the column {covariate!r} stands in the table twice")
-    if pd.api.types.is_complex_dtype(values):
-        raise ValueError(f"the column {covariate!r} holds complex numbers, which have no order")
-    if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
-        numbers = values.astype("Float64").astype("float64")
-    else:
-        numbers = values.map(lambda value: _rank(value, covariate)).astype("float64")
+    if values.dtype.kind not in "biuf":
+        values = values.astype(object).map(lambda v: _rank(v, covariate), na_action="ignore")
+    numbers = pd.Series(pd.to_numeric(values).to_numpy(float, na_value=np.nan), table.index)
     if np.isinf(numbers).any():
-        raise ValueError(f"the column {covariate!r} holds infinite values")
-    return (_DIRECTIONS[direction] * numbers).rename(f"{covariate} score")
+        raise InputError(f"the column {covariate!r} holds infinite values")
+    return (_SIGNS[str(direction)] * numbers).rename(f"{covariate} score")
 
 
 def _rank(value, covariate: str) -> float:
-    """Return the place of a stage, or the number itself; missing stays missing."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return np.nan
+    """Return the place of a stage, or the number itself."""
     if isinstance(value, bool | int | float | np.number | np.bool_):
         return float(value)
     name = str(value).strip()
-    if name.lower() in ("tis", "is"):
-        return 0.0
-    match = _STAGE.fullmatch(name)
+    match = _STAGE.fullmatch("0" if name.lower() in ("tis", "is") else name)
     if match is None:
-        raise ValueError(
-            f"column {covariate!r}: {value!r} ({type(value).__name__}) is neither a number nor a "
-            "stage; a score needs an order, so map it to numbers first"
+        raise InputError(
+            f"column {covariate!r}: {value!r} is neither a number nor a stage; a score needs an "
+            "order, so map it to numbers first"
         )
-    number = _ROMAN.get(match[1].upper()) or int(match[1])
-    return number + (0.1 * ("abcd".index(match[2].lower()) + 1) if match[2] else 0.0)
+    letter = " abcd".index(match[2].lower() or " ")
+    return (_ROMAN.get(match[1].upper()) or int(match[1])) + 0.1 * letter
 
 
 def cohort_baselines(cohort: Cohort, *, n: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -105,31 +97,19 @@ def cohort_baselines(cohort: Cohort, *, n: int = 2000, seed: int = 0) -> pd.Data
         If a covariate is no score or a class is absent among the lesions that have it.
     """
     card, labelled = cohort.card, cohort.table[cohort.table["label"].notna()]
-    wanted = (
+    rows = []
+    for baseline, column, direction in (
         ("size", cohort.size_column, card.size_direction),
         ("clinical", cohort.clinical_column, card.clinical_direction),
-    )
-    rows = []
-    for baseline, column, direction in wanted:
+    ):
         if column is None or labelled.empty:
             continue
         score = covariate_score(labelled, column, direction)
-        there = labelled[score.notna()]
-        auc, low, high = stats.bootstrap_auc(
-            there["label"].astype(int), score[there.index], there["patient_id"], n=n, seed=seed
+        there, score = labelled[score.notna()], score.dropna()
+        auc = stats.bootstrap_auc(
+            there["label"].astype(int), score, there["patient_id"], n=n, seed=seed
         )
-        rows.append(
-            {
-                "baseline": baseline,
-                "column": column,
-                "direction": direction,
-                "auc": auc,
-                "low": low,
-                "high": high,
-                "n": len(there),
-                "patients": there["patient_id"].nunique(),
-                "missing": len(labelled) - len(there),
-            }
-        )
+        counts = (len(there), there["patient_id"].nunique(), len(labelled) - len(there))
+        rows.append((baseline, column, direction, *auc, *counts))
     columns = "baseline column direction auc low high n patients missing".split()
     return pd.DataFrame(rows, columns=columns)

@@ -3,20 +3,22 @@
 Positions are those of the rows of a table (``iloc``), never labels of its index.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from tumorbench_utils import checks
+from tumorbench_utils.checks import InputError
+
 #: Shares of train, validation and test in the published protocol.
 FRACTIONS = (0.5, 0.2, 0.3)
 
-_SIDES = ("train", "val", "test")
 
-
-class LeakageError(ValueError):
+class LeakageError(InputError):
     """A split that holds lesions of one patient on two sides."""
 
 
@@ -58,26 +60,26 @@ def reference_splits(labels, n_repeats: int = 10, seed: int = 10) -> list[Split]
     ------
     ValueError
         If labels are missing, hold one class only, or a class is too small for three sides.
+
+    See Also
+    --------
+    sklearn.model_selection.train_test_split : what is called here twice.
+    grouped_splits : the same with patients kept together.
+
+    References
+    ----------
+    .. [1] Pai S et al. (2025). Foundation model embeddings for quantitative tumor imaging
+       biomarkers. AIM-Harvard/TumorImagingBench, ``src/tumorimagingbench/evaluation``.
     """
     classes = _classes(labels, "labels")
-    first, repeats = _whole(seed, "seed"), _whole(n_repeats, "n_repeats", least=1)
-    if first + repeats > 2**32:
-        raise ValueError(f"seed must leave room for {repeats} states below 2**32, not {seed!r}")
     splits = []
-    for state in range(first, first + repeats):
-        try:
-            rest, test = train_test_split(
-                np.arange(len(classes)), test_size=0.3, random_state=state, stratify=classes
-            )
-            train, val = train_test_split(
-                rest, test_size=0.2 / 0.7, random_state=state, stratify=classes[rest]
-            )
-        except ValueError as error:
-            counts = np.bincount(classes).tolist()
-            raise ValueError(
-                f"classes of {counts} lesions cannot be split three ways with every class on "
-                f"every side ({error})"
-            ) from None
+    for state in range(seed, seed + _repeats(n_repeats)):
+        rest, test = train_test_split(
+            np.arange(len(classes)), test_size=0.3, random_state=state, stratify=classes
+        )
+        train, val = train_test_split(
+            rest, test_size=0.2 / 0.7, random_state=state, stratify=classes[rest]
+        )
         splits.append(Split(train, val, test))
     return splits
 
@@ -121,27 +123,32 @@ def grouped_splits(
     ValueError
         If a column is absent or has missing values, there is one class only, the fractions are no
         shares, or there are too few groups of a class for three sides.
+
+    See Also
+    --------
+    sklearn.model_selection.GroupShuffleSplit : keeps groups together, but not class shares.
+    sklearn.model_selection.StratifiedGroupKFold : keeps both for folds of equal size; for three
+        sides of chosen size it misses the share of label 1 by up to 0.1.
     """
-    _check_table(table)
-    for column in (group, stratify):
-        if column is not None and column not in table:
-            raise ValueError(f"the table has no column {column!r}; it has {list(table.columns)}")
-    shares = _shares(fractions)
-    codes = _groups(table, group)
+    checks.columns(table, [group] if stratify is None else [group, stratify])
+    shares = np.asarray(fractions, dtype=float)
+    if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
+        raise InputError(
+            f"fractions must be three shares above 0 that make 1 together, not {fractions!r}"
+        )
+    codes = checks.groups(table[group], table, f"column {group!r}")
     classes = np.zeros(len(table), dtype=int)
     if stratify is not None:
         classes = _classes(table[stratify], f"column {stratify!r}")
-    counts = np.zeros((codes.max() + 1, classes.max() + 1), dtype=int)
-    np.add.at(counts, (codes, classes), 1)
-    holders = (counts > 0).sum(axis=0)
-    if holders.min() < 3:
-        raise ValueError(
-            f"three sides need at least 3 groups of every class; column {group!r} has "
-            f"{holders.tolist()} per class"
+    counts = pd.crosstab(codes, classes).to_numpy()
+    holders = (counts > 0).sum(axis=0).tolist()
+    if not holders or min(holders) < 3:
+        raise InputError(
+            f"three sides need at least 3 groups of every class; column {group!r} has {holders}"
         )
-    rng = np.random.default_rng(_whole(seed, "seed"))
+    rng = np.random.default_rng(seed)
     splits = []
-    for _ in range(_whole(n_repeats, "n_repeats", least=1)):
+    for _ in range(_repeats(n_repeats)):
         side = _assign(counts, shares, rng)[codes]
         splits.append(Split(*(np.flatnonzero(side == i) for i in range(3))))
     return splits
@@ -170,7 +177,7 @@ def _assign(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) ->
             have[side[one]] += counts[one]
         if (have > 0).all():
             return side
-    raise ValueError(
+    raise InputError(
         "no split was found in which every side holds every class; there are too few groups of "
         "one class, or one group holds most of it"
     )
@@ -203,26 +210,21 @@ def leakage_report(table: pd.DataFrame, split: Split) -> pd.DataFrame:
     ValueError
         If there is no ``patient_id``, or positions lie outside the table.
     """
-    sides = _checked_sides(table, split)
-    if "patient_id" not in table:
-        raise ValueError("the table has no column 'patient_id'")
-    labels = table["label"] if "label" in table else pd.Series(pd.NA, index=table.index)
-    if labels.ndim != 1:
-        raise ValueError("the column 'label' stands in the table twice")
-    codes = pd.factorize(labels.to_numpy(dtype=object))[0]  # -1: no label
-    frame = pd.DataFrame({"label": pd.array(codes, dtype="Int64").astype("Float64")})
-    frame.loc[codes < 0, "label"] = pd.NA
+    checks.columns(table, ["patient_id", *table.columns.intersection(["scan_id", "label"])])
+    sides = _sides(table, split)
+    labels = table.get("label", pd.Series(pd.NA, index=table.index))
+    codes = pd.factorize(labels.to_numpy(dtype=object))[0]
+    frame = pd.DataFrame({"label": np.where(codes < 0, np.nan, codes)})  # -1: no label
     rows = []
     for level in ("patient_id", "scan_id"):
         if level not in table:
             continue
-        frame["group"] = _groups(table, level)
-        for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-            known = frame.iloc[sides[first]]
-            met = frame.iloc[sides[second]]
+        frame["group"] = checks.groups(table[level], table, f"column {level!r}")
+        for first, second in combinations(sides, 2):
+            known, met = frame.iloc[sides[first]], frame.iloc[sides[second]]
             met = met[met["group"].isin(known["group"])]
             labelled = known.dropna().groupby("group")["label"].agg(["min", "max"])
-            copied = met.dropna().join(labelled, on="group").dropna()
+            copied = met.join(labelled, on="group").dropna()
             right = (copied["min"] == copied["label"]) & (copied["max"] == copied["label"])
             rows.append(
                 {
@@ -232,7 +234,7 @@ def leakage_report(table: pd.DataFrame, split: Split) -> pd.DataFrame:
                     "groups": met["group"].nunique(),
                     "lesions": len(met),
                     "share": len(met) / len(sides[second]) if len(sides[second]) else np.nan,
-                    "same_label": float(right.mean()) if len(copied) else np.nan,
+                    "same_label": right.mean(),
                 }
             )
     return pd.DataFrame(rows)
@@ -256,110 +258,49 @@ def assert_disjoint(table: pd.DataFrame, split: Split, *, group: str = "patient_
     ValueError
         If the column is absent or has missing values, or positions lie outside the table.
     """
-    sides = _checked_sides(table, split)
-    if group not in table:
-        raise ValueError(f"the table has no column {group!r}; it has {list(table.columns)}")
-    names = table[group].to_numpy()[np.unique(_groups(table, group), return_index=True)[1]]
-    codes = _groups(table, group)
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-        twice = np.intersect1d(sides[first], sides[second])
-        if len(twice):
-            raise LeakageError(
-                f"{len(twice)} rows are in {first} and in {second}: {_some(twice.tolist())}"
-            )
-        shared = np.intersect1d(codes[sides[first]], codes[sides[second]])
-        if len(shared):
-            raise LeakageError(
-                f"{len(shared)} values of {group} are in {first} and in {second}: "
-                f"{_some(names[shared].tolist())}"
-            )
+    checks.columns(table, [group])
+    sides = _sides(table, split)
+    checks.groups(table[group], table, f"column {group!r}")
+    names = table[group].reset_index(drop=True)
+    for first, second in combinations(sides, 2):
+        rows = np.intersect1d(sides[first], sides[second])
+        shared = set(names[sides[first]]) & set(names[sides[second]])
+        for what, twice in (("rows", rows.tolist()), (f"values of {group}", sorted(shared))):
+            if twice:
+                some = ", ".join(map(str, twice[:5])) + (", ..." if len(twice) > 5 else "")
+                raise LeakageError(f"{len(twice)} {what} are in {first} and in {second}: {some}")
 
 
 # ------------------------------------------------------------------------------------ checked input
 
 
-def _some(values: list) -> str:
-    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-
-
-def _whole(value: int, name: str, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return int(value)
-
-
-def _check_table(table: pd.DataFrame) -> None:
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"table is a DataFrame, not {type(table).__name__}")
-
-
-def _shares(fractions: Sequence[float]) -> np.ndarray:
-    try:
-        shares = np.asarray(fractions, dtype=float)
-    except (TypeError, ValueError):
-        shares = np.zeros(0)
-    if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"fractions must be three shares above 0 that make 1 together, not {fractions!r}"
-        )
-    return shares
+def _repeats(n_repeats: int) -> int:
+    if isinstance(n_repeats, bool) or n_repeats != int(n_repeats) or n_repeats < 1:
+        raise InputError(f"n_repeats must be a whole number of at least 1, not {n_repeats!r}")
+    return int(n_repeats)
 
 
 def _classes(labels, name: str) -> np.ndarray:
     """Return labels as codes 0, 1, ...; at least two classes, none missing."""
-    if np.ndim(labels) != 1:
-        raise ValueError(f"{name} must have one dimension, not {np.ndim(labels)}")
-    labels = pd.Series(labels).reset_index(drop=True)
-    if labels.empty:
-        raise ValueError(f"{name}: empty")
-    if labels.isna().any():
-        raise ValueError(
-            f"{name}: {int(labels.isna().sum())} of {len(labels)} labels are missing; leave those "
-            "rows out first: table[table['label'].notna()]"
+    codes, found = pd.factorize(pd.Series(labels), sort=True)
+    if (codes < 0).any():
+        raise InputError(
+            f"{name}: {(codes < 0).sum()} of {len(codes)} labels are missing; leave those rows out "
+            "first: table[table['label'].notna()]"
         )
-    codes, found = pd.factorize(labels, sort=True)
     if len(found) < 2:
-        raise ValueError(f"{name}: one class only ({found[0]!r}); stratifying needs two")
-    if len(found) > max(20, len(labels) // 2):
-        raise ValueError(f"{name}: {len(found)} different values are no classes")
+        raise InputError(f"{name}: one class only ({list(found)}); stratifying needs two")
     return codes
 
 
-def _groups(table: pd.DataFrame, column: str) -> np.ndarray:
-    """Return the groups of a table as codes 0, 1, ..., none missing."""
-    if table.empty:
-        raise ValueError("the table has no rows")
-    if table[column].ndim != 1:
-        raise ValueError(f"the column {column!r} stands in the table twice")
-    if table[column].isna().any():
-        raise ValueError(
-            f"column {column!r}: {int(table[column].isna().sum())} of {len(table)} rows are in no "
-            "group"
-        )
-    return pd.factorize(table[column])[0]
-
-
-def _checked_sides(table: pd.DataFrame, split: Split) -> dict[str, np.ndarray]:
+def _sides(table: pd.DataFrame, split: Split) -> dict[str, np.ndarray]:
     """Return the positions of each side, all of them inside the table."""
-    _check_table(table)
-    if not all(hasattr(split, name) for name in _SIDES):
-        raise TypeError(
-            f"split has the sides train, val and test, {type(split).__name__} has not: "
-            "Split(train, val, test)"
-        )
-    return dict(_positions(table, split))
-
-
-def _positions(table: pd.DataFrame, split: Split) -> Iterator[tuple[str, np.ndarray]]:
-    for name in _SIDES:
-        positions = np.asarray(getattr(split, name))
-        if positions.size == 0:
-            positions = positions.astype(int)
-        if positions.ndim != 1 or positions.dtype.kind not in "iu":
-            raise ValueError(f"{name}: positions must be a vector of whole numbers")
-        if positions.size and (positions.min() < 0 or positions.max() >= len(table)):
-            raise ValueError(
-                f"{name}: positions {positions.min()} to {positions.max()} lie outside a table of "
-                f"{len(table)} rows; were they made for another table?"
+    sides = {name: np.asarray(getattr(split, name)) for name in Split._fields}
+    for name, positions in sides.items():
+        whole = positions.ndim == 1 and (positions.dtype.kind in "iu" or not positions.size)
+        if not whole or not np.isin(positions, np.arange(len(table))).all():
+            raise InputError(
+                f"{name}: positions must be whole numbers from 0 to {len(table) - 1}, the rows of "
+                "this table; was the split made for another one?"
             )
-        yield name, positions
+    return {name: positions.astype(int) for name, positions in sides.items()}
