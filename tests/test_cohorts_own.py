@@ -224,6 +224,7 @@ def test_codes_are_compared_as_numbers(folder, alive, codes):
         ("label", ["benign", "1", ""], {"benign": 0, "malignant": 1}, "'1' is none of 'benign'"),
         ("note", ["1", "2", "9"], {1: "male", 2: "female"}, "row 4, column 'note': '9' is none"),
         ("note", ["-999", "2", "9"], {999: None}, "names 999, which stands in no cell"),
+        ("label", ["1", "2", "2"], {1: 0, "1.0": 1, 2: 1}, "names a cell twice"),
     ],
 )  # fmt: skip
 def test_codes_that_are_not_named_are_refused(folder, column, cells, codes, said):

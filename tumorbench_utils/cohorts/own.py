@@ -1,5 +1,6 @@
 """A cohort of your own: a CSV file, a folder of scans and a description of a dozen lines."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,47 +12,33 @@ import pandas as pd
 import yaml
 
 from tumorbench_utils import digests, files, settings
-from tumorbench_utils.cohorts import masks
+from tumorbench_utils.cohorts import masks, tables
 from tumorbench_utils.cohorts.cards import CohortCard, CohortError
 from tumorbench_utils.cohorts.registry import Reader
-from tumorbench_utils.cohorts.tables import (
-    COORD_LIMITS_MM,
-    RULES,
-    STANDARD_COLUMNS,
-    Fault,
-    Rule,
-    check,
-    check_standard,
-    coordinate,
-    disagreements,
-    read_csv,
-    refuse,
-)
+from tumorbench_utils.cohorts.tables import COORD_LIMITS_MM, Fault, Rule, refuse
 
-_RULES = RULES | {
-    **{name: coordinate(name, missing=True) for name in COORD_LIMITS_MM},
+_SEED = list(COORD_LIMITS_MM)
+
+_RULES = tables.RULES | {
+    **{name: tables.coordinate(name, missing=True) for name in _SEED},
     "mask_path": Rule(missing=True),
     "mask_label": Rule(range=(1, 65535), missing=True),
     "size_mm": Rule(range=(0, 2000), missing=True),
     "age": Rule(range=(0, 120), missing=True),
 }
 
-_SEED = list(COORD_LIMITS_MM)
-
 #: Columns that a table must have; ``scan_id`` is the path of the image where there is none.
 _NEEDED = ("lesion_id", "patient_id", "image_path")
 
-#: Fields of a description: its own, and those of the card that are not about released tables.
-_MAPPINGS, _DIRECTIONS = (
-    ("columns", "values", "covariates"),
-    ("size_direction", "clinical_direction"),
-)
-_CARD = (
-    *("key", "title", "organ", "endpoint", "label_rule", "positive", "source", "doi", "licence"),
-    *("access", "image_format", "covariates", "size_column", "clinical_column", "citation"),
-    *_DIRECTIONS,
-)
-_FIELDS = ("table", "images", "columns", "values", *_CARD)
+#: Fields of the card that a description may set, and what they hold; the others are facts about
+#: released tables.
+_CARD = {
+    fact.name: int if fact.type is int else dict if fact.name == "covariates" else str
+    for fact in dataclasses.fields(CohortCard)
+    if fact.name not in ("exclusions", "expected", "known_problems")
+}
+_FIELDS = {"table": str, "images": str, "columns": dict, "values": dict} | _CARD
+_SAID = {str: "text", dict: "a list of `name: value`", int: "1 or -1"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -121,24 +108,19 @@ def _fields(path: Path) -> dict:
         raise CohortError(f"{path}: a description is a list of `field: value`")
     faults = [f"the field {name!r} is missing" for name in ("key", "table") if not fields.get(name)]
     for name, value in fields.items():
-        if name not in _FIELDS:
+        kind = _FIELDS.get(name)
+        if kind is None:
             faults.append(settings.unknown("field", name, _FIELDS))
-        elif name in _MAPPINGS and not isinstance(value, dict):
-            faults.append(f"{name} is a list of `name: value`")
-        elif name in _DIRECTIONS and (isinstance(value, bool) or value not in (1, -1)):
-            faults.append(f"{name} is 1 or -1, not {value!r:.60}")
-        elif name not in (*_MAPPINGS, *_DIRECTIONS) and not isinstance(value, str):
-            faults.append(f"{name} is text, not {value!r:.60}")
+        elif not isinstance(value, kind) or (kind is int and repr(value) not in ("1", "-1")):
+            faults.append(f"{name} is {_SAID[kind]}, not {value!r:.60}")
     refuse(faults, str(path))
     if not fields["key"].isidentifier():
         faults.append(f"key is a plain name such as my_cohort, not {fields['key']!r:.60}")
     columns, values = fields.get("columns", {}), fields.get("values", {})
+    loose = [name for name, cells in values.items() if not isinstance(cells, dict)]
+    faults += [f"values: {name} is a list of `cell: value`" for name in loose]
     words = [*columns, *columns.values(), *values]
-    for name, cells in values.items():
-        if isinstance(cells, dict):
-            words += cells
-        else:
-            faults.append(f"values: {name} is a list of `cell: value`")
+    words += [cell for name in values if name not in loose for cell in values[name]]
     if any(isinstance(word, bool) or word is None for word in words):
         faults.append("put the words yes, no, on, off, true and false in quotes")
     refuse(faults, str(path))
@@ -185,7 +167,7 @@ def read_own_table(
         the header at once, then all faults of the rows.
     """
     path = Path(path)
-    frame = read_csv(path)
+    frame = tables.read_csv(path)
     called = _called(path, frame, columns or {}, values or {})
     frame = frame[list(called.values())].set_axis(list(called), axis=1)
     folder = Path(images) if images is not None else path.parent
@@ -197,18 +179,18 @@ def read_own_table(
     if "scan_id" not in frame:
         frame["scan_id"] = frame["image_path"]
     rules = {name: rule for name, rule in _RULES.items() if name in frame}
-    table, wrong = check(frame, rules)
-    faults += wrong + _contradictions(table) + disagreements(table)
+    table, wrong = tables.check(frame, rules)
+    faults += wrong + _contradictions(table) + tables.disagreements(table)
     for name in table.columns.intersection(["image_path", "mask_path"]):
         table[name] = _full_paths(table[name], folder, faults)
-    table = table.reindex(columns=[*table, *(n for n in STANDARD_COLUMNS if n not in table)])
+    table = table.reindex(columns=[*table, *(n for n in tables.STANDARD_COLUMNS if n not in table)])
     _add_seeds(table, faults)
     others = _numeric(frame.drop(columns=list(rules)), faults)
     named = {name: called[name] for name in rules if name in called}
     refuse(faults, str(path), called)
     table = pd.concat([table, others], axis=1)
     table.attrs.update(file=str(path), rows=list(frame.index), called=named)
-    return check_standard(table.infer_objects(), str(path))
+    return tables.check_standard(table.infer_objects(), str(path))
 
 
 def _called(path: Path, frame: pd.DataFrame, columns: Mapping, values: Mapping) -> dict[str, str]:
@@ -229,7 +211,7 @@ def _called(path: Path, frame: pd.DataFrame, columns: Mapping, values: Mapping) 
     for name in header:
         if name in called and (meant := name.strip().lower()) in _RULES and meant not in called:
             faults.append(f"row 1: the column {name!r} should be called {meant!r}")
-    seed = list(COORD_LIMITS_MM) if set(COORD_LIMITS_MM) & set(called) else ["mask_path"]
+    seed = _SEED if set(_SEED) & set(called) else ["mask_path"]
     absent = [name for name in (*_NEEDED, *seed) if name not in called]
     if absent:
         said = ", ".join(absent).replace("mask_path", "coord_x, coord_y, coord_z or mask_path")
@@ -237,11 +219,8 @@ def _called(path: Path, frame: pd.DataFrame, columns: Mapping, values: Mapping) 
             f"row 1: no column {said}; the file has {', '.join(map(repr, header[:12]))}. If they "
             "have other names there, say so with `columns`, here or in a description (.yml)"
         )
-    faults += [
-        f"`values` names the column {name!r}, which is not there"
-        for name in values
-        if name not in called
-    ]
+    strange = [name for name in values if name not in called]
+    faults += [f"`values` names the column {name!r}, which is not there" for name in strange]
     refuse(faults, str(path))
     return called
 
@@ -264,6 +243,8 @@ def _translated(column: pd.Series, cells: Mapping, faults: list[Fault]) -> pd.Se
     # Words among measurements leave the numbers alone; a code that is not named is a riddle.
     numbers_pass = column.name not in ("label", "event") and all(isinstance(c, str) for c in codes)
     passed = plain.map(lambda cell: numbers_pass and isinstance(cell, float))
+    if len(known) < len(cells):
+        faults.append((column.index[0], column.name, "`values` names a cell twice"))
     said = f"is none of {', '.join(map(repr, cells))} in `values`"
     if codes:
         wrong = column[~named & ~passed]

@@ -19,18 +19,10 @@ import numpy as np
 import pandas as pd
 
 from tumorbench_utils import settings
+from tumorbench_utils.cohorts import tables
 from tumorbench_utils.cohorts.cards import CohortCard, CohortError
 from tumorbench_utils.cohorts.registry import card, is_own, read_own
-from tumorbench_utils.cohorts.tables import (
-    COORD_LIMITS_MM,
-    STANDARD_COLUMNS,
-    Fault,
-    Rule,
-    check,
-    check_standard,
-    read_csv,
-    refuse,
-)
+from tumorbench_utils.cohorts.tables import COORD_LIMITS_MM, Fault, Rule, refuse
 from tumorbench_utils.files import inside
 
 #: The seed, as all released tables call it.
@@ -88,7 +80,7 @@ def read_released_table(name: str, folder: str | os.PathLike) -> pd.DataFrame:
         return read_own(name, folder)
     table, anomalies = _by_recipe(known, folder)
     where = str((folder / released_files(name)[0]).parent)
-    table = check_standard(table, where)
+    table = tables.check_standard(table, where)
     _check_counts(known, table, where)
     table = table[~table["lesion_id"].isin(list(known.exclusions))].reset_index(drop=True)
     excluded = [{"lesion_id": k, "reason": reason} for k, reason in known.exclusions.items()]
@@ -127,7 +119,7 @@ def _by_recipe(known: CohortCard, folder: Path) -> tuple[pd.DataFrame, list[dict
         if rule.get("blank"):
             table[column] = table[column].mask(rows)
     covariates = [name for name in known.covariates if name in table]
-    order = [*STANDARD_COLUMNS, "label_reference", "split", "used_in_reference", *covariates]
+    order = [*tables.STANDARD_COLUMNS, "label_reference", "split", "used_in_reference", *covariates]
     return table[order].sort_values(**rules.get("sort", {"by": "lesion_id"})), anomalies
 
 
@@ -135,9 +127,13 @@ def _columns(
     folder: Path, files: Mapping[str, str], columns: Mapping[str, Mapping]
 ) -> pd.DataFrame:
     """Return the wanted columns of CSV files, checked and converted; the part is ``split``."""
+    wanted = {name: column.get("from", name) for name, column in columns.items()}
     frames = []
     for part, file in files.items():
-        frame, wanted = read_csv(folder / file), {k: c.get("from", k) for k, c in columns.items()}
+        frame, wanted = (
+            tables.read_csv(folder / file),
+            {k: c.get("from", k) for k, c in columns.items()},
+        )
         absent = sorted(set(wanted.values()) - set(frame))
         if absent:
             raise CohortError(
@@ -152,7 +148,7 @@ def _columns(
         name: Rule(**{key: column[key] for key in Rule._fields if key in column})
         for name, column in columns.items()
     }
-    table, faults = check(raw, rules)
+    table, faults = tables.check(raw, rules)
     refuse(faults, called=wanted)
     for name, column in columns.items():
         values = table[name]
