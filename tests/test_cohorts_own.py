@@ -1,6 +1,7 @@
 """Cohorts of a stranger: own column names, own codes, own formats, own mistakes."""
 
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -325,6 +326,32 @@ def test_a_mask_whose_voxels_lie_apart_is_read_every_time(folder):
         os.utime(folder / "m.mhd", (1, 1))
         os.utime(folder / "m.raw", (1, 1))
         assert read_own_table(with_masks(folder, "m.mhd"))["coord_x"][0] == expected
+
+
+def test_a_dicom_segmentation_beside_its_series(reference, tmp_path):
+    shutil.copytree(reference / "dicom", tmp_path / "scans")
+    path = with_masks(tmp_path, "scans/liver_seg.dcm", image="scans/ct")
+    for _ in range(2):  # the second time from the cache
+        seed = read_own_table(path)[["coord_x", "coord_y", "coord_z"]].iloc[0]
+        (expected,) = cohorts.seeds_from_mask(reference / "dicom" / "liver_seg.nrrd").values()
+        np.testing.assert_allclose(seed, expected, atol=1e-3)
+
+
+def test_a_mask_that_lost_its_orientation_is_refused(folder):
+    array = np.zeros((4, 5, 6), np.uint8)
+    array[1, 2, 3] = 1
+    mask = sitk.GetImageFromArray(array)
+    scan = sitk.Image(mask.GetSize(), sitk.sitkInt16)
+    scan.SetOrigin((-50, 20, 300))
+    sitk.WriteImage(scan, str(folder / "a.nii"))
+    sitk.WriteImage(mask, str(folder / "m.nii"))
+    with pytest.raises(CohortError, match=r"row 2, column 'mask_path': m.nii has as many voxels"):
+        read_own_table(with_masks(folder, "m.nii"))
+    # The same voxels stored the other way round fill the same place.
+    mask.CopyInformation(scan)
+    sitk.WriteImage(sitk.DICOMOrient(mask, "RAS"), str(folder / "m.nii"))
+    seed = read_own_table(with_masks(folder, "m.nii"))[["coord_x", "coord_y", "coord_z"]]
+    np.testing.assert_allclose(seed.iloc[0], (-47, 22, 301))
 
 
 # ------------------------------------------------------------------------------------- description

@@ -31,7 +31,7 @@ LAYERS = [
     {"submissions"},
     {"leaderboard"},
     {"plots"},
-    {"cohort_pages", "pages"},
+    {"pages"},
     {"check_cohort", "report"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,9 +1,9 @@
 """A cohort of your own: a CSV file, a folder of scans and a description of a dozen lines."""
 
 import dataclasses
+import itertools
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from tumorbench_utils import digests, files, settings
+from tumorbench_utils import digests, files, patches, settings
 from tumorbench_utils.cohorts import masks, tables
 from tumorbench_utils.cohorts.cards import CohortCard, CohortError
 from tumorbench_utils.cohorts.registry import Reader
 from tumorbench_utils.cohorts.tables import COORD_LIMITS_MM, Fault, Rule, refuse
+from tumorbench_utils.patches.extract import open_volume
 
 _SEED = list(COORD_LIMITS_MM)
 
@@ -330,7 +331,7 @@ def _add_seeds(table: pd.DataFrame, faults: list[Fault]) -> None:
 
 def _seed(mask: str, image: str | None, label: float) -> tuple[float, float, float]:
     """Return the seed of one label of a mask."""
-    seeds = _all_seeds(Path(mask), image if image and os.path.isdir(image) else None)
+    seeds = _all_seeds(mask, image)
     said = f"{Path(mask).name} holds the labels {', '.join(map(str, seeds))}"
     if pd.isna(label) and len(seeds) > 1:
         raise CohortError(f"{said}; say in a column mask_label which one is meant")
@@ -339,19 +340,39 @@ def _seed(mask: str, image: str | None, label: float) -> tuple[float, float, flo
     return next(iter(seeds.values())) if pd.isna(label) else seeds[int(label)]
 
 
-def _all_seeds(mask: Path, series: str | None) -> dict[int, tuple]:
+def _all_seeds(mask: str, image: str | None) -> dict[int, tuple]:
     """Return the seeds of a mask, kept in the cache until its bytes or the series change."""
-    with open(mask, "rb") as stream:
-        apart = re.search(
-            rb"(?im)^(data ?file|elementdatafile)\s*[:=](?!\s*local)", stream.read(65536)
-        )
-    if apart:  # the voxels lie in other files, which are not looked at here
-        return masks.seeds_from_mask(mask, series=series)
-    parts = sorted(Path(series).iterdir()) if series else []
-    stamps = [(part.name, part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
-    key = digests.of(digests.of_file(mask), mask.name, stamps, digests.of_code(masks.__name__))
+    series = image if image and os.path.isdir(image) else None
+    try:
+        read = [digests.of_file(file) for file in patches.sources(mask)]
+        slices = [(file.name, file.stat()) for file in patches.sources(series or mask)]
+    except patches.PatchError as error:
+        raise CohortError(str(error)) from None
+    read += [(name, status.st_size, status.st_mtime_ns) for name, status in slices]
+    key = digests.of(read, Path(mask).name, digests.of_code(masks.__name__))
+    _check_place(mask, image)
     kept = files.made(
         settings.cache_dir() / "seeds" / f"{key[:24]}.json",
         lambda part: part.write_text(json.dumps(masks.seeds_from_mask(mask, series=series))),
     )
     return {int(name): tuple(seed) for name, seed in json.loads(kept.read_text()).items()}
+
+
+def _check_place(mask: str, image: str | None) -> None:
+    """Refuse a mask of as many voxels as its scan that fills another place: a lost orientation."""
+    try:
+        volumes = [open_volume(path) for path in (mask, image or mask)]
+    except patches.PatchError:
+        return  # DICOM objects have no grid of their own; what is wrong with scans is said later
+    boxes = []
+    for volume in volumes:
+        faces = itertools.product(*((-0.5, n - 0.5) for n in volume.shape))
+        corners = np.array(list(faces)) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+        boxes.append(np.r_[corners.min(axis=0), corners.max(axis=0)].round(1).tolist())
+    sizes = [sorted(volume.shape) for volume in volumes]
+    if sizes[0] == sizes[1] and not np.allclose(*boxes, rtol=0, atol=0.5):
+        raise CohortError(
+            f"{Path(mask).name} has as many voxels as {Path(image).name}, but fills {boxes[0]} "
+            f"where the scan fills {boxes[1]} (x, y, z from and to, LPS mm): was it saved without "
+            "its orientation?"
+        )
