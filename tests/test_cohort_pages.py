@@ -157,6 +157,7 @@ def test_lesions_are_chosen_across_sizes_half_of_each_class():
 
 def test_figures_take_what_the_tables_hold():
     cohort = make_cohort()
+    cohort.table["patient_id"] = cohort.table["lesion_id"]
     _, axes = plt.subplots(2, 2)
     page.draw_flow(axes[0, 0], page.flow(cohort.card))
     page.draw_by_label(axes[0, 1], cohort.table, "size_mm")
