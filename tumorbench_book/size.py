@@ -1,7 +1,8 @@
 """How large the house is: ``make size`` counts it and holds it against its ceilings.
 
 A code-only line is no docstring, comment or blank line. A guard line belongs to a ``raise``, to an
-``if`` whose last statement raises, or to a call of ``require``. The ceilings in ``data/size.yml`` only go down.
+``if`` whose last statement raises, or to a call of ``require``.
+The ceilings in ``data/size.yml`` only go down.
 """
 
 import ast
