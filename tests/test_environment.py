@@ -42,3 +42,9 @@ def test_constraints_pin_every_declared_package_inside_its_range():
         version = pins[name].removeprefix("==")
         assert version in SpecifierSet(allowed), f"{name} {version} is not {allowed}"
         assert "+" not in version, f"{name}: a local version cannot be had from an index"
+
+
+def test_every_package_says_what_it_is_for():
+    rows = re.findall(r"(?m)^\| ([\w., -]+) \| \w", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    named = {split(name)[0] for row in rows for name in row.split(", ")} - {"package"}
+    assert named == set(declared())

@@ -110,7 +110,7 @@ def aligned(y, values, name: str, *, strict: bool = False, error=InputError):
         return values
     apart = own.symmetric_difference(wanted)
     if len(apart) or not (own.is_unique and wanted.is_unique):
-        example = apart[0] if len(apart) else own[own.duplicated() | wanted.duplicated()][0]
+        example = [*apart, *own[own.duplicated()], *wanted[wanted.duplicated()]][0]
         raise error(f"{name} is not of the same rows, once each: look at {example!r}")
     return values.reindex(wanted)
 

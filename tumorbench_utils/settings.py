@@ -16,7 +16,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import platformdirs
 import yaml
 
 EDITIONS = ("phantom", "released", "full")
@@ -104,12 +103,12 @@ def named_folder(variable: str, content: str) -> Path | None:
 def cache_dir() -> Path:
     """Return the folder for everything that the book computes and may compute again.
 
-    ``TUMORBENCH_CACHE`` if set; ``_cache`` in the checkout if there is one; else the user's cache
-    folder of the operating system.
+    ``TUMORBENCH_CACHE`` if set; ``_cache`` in the checkout if there is one; else
+    ``.cache/tumorbench`` in the home folder.
     """
     value = os.environ.get("TUMORBENCH_CACHE")
     if value:
         return Path(value).expanduser().resolve()
     if (BOOK_ROOT / "_toc.yml").exists():
         return BOOK_ROOT / "_cache"
-    return Path(platformdirs.user_cache_dir("tumorbench"))
+    return Path.home() / ".cache" / "tumorbench"
