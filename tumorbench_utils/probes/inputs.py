@@ -62,15 +62,16 @@ def probe_input(X, y, splits, groups=None, name: str = "X") -> ProbeInput:
     index = y.index if isinstance(y, pd.Series) else pd.RangeIndex(len(labels))
     joined = np.asarray(checks.aligned(y, X, name, strict=True))
     array = checks.numbers(joined, name, ndim=2)
-    if (array == array[0]).all():
+    low, high = array.min(axis=0), array.max(axis=0)
+    if (low == high).all():
         raise checks.InputError(f"{name} is the same for every lesion: nothing to learn from")
     # Squares of 32-bit numbers leave their range at 1e19, and a constant column of 1e30 drowns the
     # others in the rounding error of its own mean.
-    largest = np.abs(array).max(axis=0)
+    largest = np.maximum(-low, high)
     if not 1e-15 < largest.max() < 1e15:
         where = f"{name} runs to {largest.max():.0e} (column {largest.argmax()})"
         raise checks.InputError(f"{where}: scale it; squares of such numbers are lost to rounding")
-    array = array.astype(np.float32) if joined.dtype == np.float32 else array
+    array = np.ascontiguousarray(joined if joined.dtype == np.float32 else array)
     return ProbeInput(array, labels, codes, index, check_splits(splits, labels))
 
 

@@ -37,7 +37,10 @@ def unit_rows(X: np.ndarray) -> np.ndarray:
     Every row is divided by a power of two first, which changes no bit of the result but keeps the
     squares of very large and very small numbers within range.
     """
-    return normalize(np.ldexp(X, -np.frexp(np.abs(X).max(axis=1, keepdims=True))[1]))
+    largest = np.maximum(X.max(axis=1, keepdims=True), -X.min(axis=1, keepdims=True))
+    exponent = np.frexp(largest)[1]
+    limit = np.finfo(X.dtype).maxexp - 2
+    return normalize(X * np.exp2(-exponent.clip(-limit, limit), dtype=X.dtype))
 
 
 def unit_distances(queries: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -115,8 +118,11 @@ class CosineTable:
             Labels of all rows.
         k_max : int
         """
+
+        def exact():
+            return unit_distances(self.unit[queries], self.unit[train])
+
         block, own = self._table[np.ix_(queries, train)], labels[train]
-        exact = functools.partial(unit_distances, self.unit[queries], self.unit[train])
         if block.shape not in self._exact_shapes:
             self._exact_shapes[block.shape] = np.array_equal(exact(), block)
         if self._exact_shapes[block.shape]:
@@ -153,7 +159,9 @@ def choose_k_as_published(shares: np.ndarray, y: np.ndarray) -> int:
     area = auc_per_k(shares, y)
     best = set(np.flatnonzero(area >= area.max() - 1e-12) + 1)
     candidates = [k for k in published_order() if k in best]
-    return int(max(candidates, key=lambda k: roc_auc_score(y, shares[:, k - 1])))
+    if len(candidates) > 1:
+        candidates.sort(key=lambda k: -roc_auc_score(y, shares[:, k - 1]))  # equals stay in order
+    return int(candidates[0])
 
 
 class Neighbours:

@@ -151,7 +151,7 @@ def collect(data: ProbeInput, outcomes: list, probe: str, protocol: str, metric=
         sizes.append((len(rows), len(test)))
         facts = {"split": number, "lesion_id": data.index[test], "position": test}
         facts |= {"group": groups[test], "y": data.y[test], "score": scores}
-        frames.append(pd.DataFrame(facts).assign(threshold=data.y[rows].mean()))
+        frames.append(pd.DataFrame({**facts, "threshold": data.y[rows].mean()}))
     scores = np.array([score(metric, frame) for frame in frames])
     chosen, predictions = [c for c, _ in outcomes], pd.concat(frames, ignore_index=True)
     n_train, n_test = (round(size) for size in np.mean(sizes, axis=0))
