@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tumorbench_book import archives
 from tumorbench_book.cli.cohorts import cohorts as command
 from tumorbench_utils import digests, settings
 from tumorbench_utils.cohorts import (
     COHORTS,
     CohortError,
-    fetch,
     images,
     load_cohort,
     read_released_table,
@@ -91,7 +91,7 @@ def test_fetch_released_tables(reference, released_at, data):
     source = reference / "cohorts" / "released" / "rider" / "annotations.csv"
     (released_at.root / "rider" / "annotations.csv").write_bytes(source.read_bytes())
     for _ in range(2):
-        assert fetch.fetch_released("rider_lung_ct") == data.resolve()
+        assert archives.fetch_released("rider_lung_ct") == data.resolve()
     assert len(released_at.log) == 1  # the second time nothing is asked for
     assert len(load_cohort("rider_lung_ct", "released").table) == 52
     shown = CliRunner().invoke(command, ["fetch", "rider_lung_ct"])
@@ -103,24 +103,24 @@ def test_fetch_released_tables(reference, released_at, data):
 def test_damaged_tables_are_not_kept_and_foreign_ones_not_overwritten(released_at, data):
     target = data / "cohorts" / "released" / "rider" / "annotations.csv"
     with pytest.raises(DownloadError, match="404"):
-        fetch.fetch_released("rider_lung_ct")
+        archives.fetch_released("rider_lung_ct")
     (released_at.root / "rider").mkdir()
     (released_at.root / "rider" / "annotations.csv").write_bytes(b"axc")
     with pytest.raises(DownloadError, match="another file"):
-        fetch.fetch_released("rider_lung_ct")
+        archives.fetch_released("rider_lung_ct")
     assert not target.exists()
     target.write_bytes(b"mine")
     with pytest.raises(CohortError, match="is not the released file"):
-        fetch.fetch_released("rider_lung_ct")
+        archives.fetch_released("rider_lung_ct")
     assert target.read_bytes() == b"mine"
 
 
 def test_fetch_without_a_data_folder_goes_to_the_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("TUMORBENCH_DATA", raising=False)
     monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path))
-    assert fetch.data_folder() == tmp_path.resolve() / "data"
+    assert images.data_folder() == tmp_path.resolve() / "data"
     with pytest.raises(KeyError, match="did you mean dlcs"):
-        fetch.fetch_released("dlc")
+        archives.fetch_released("dlc")
 
 
 # -------------------------------------------------------------------------------------------- plan
@@ -135,7 +135,7 @@ def test_plans_need_no_network_and_no_table(monkeypatch, tmp_path):
         assert set(frame["role"]) <= {"CT", "SEG"}
         assert frame["licence"].notna().all()
         ct = frame[frame["role"] == "CT"]
-        if name in images.ZENODO:
+        if name in archives.ZENODO:
             assert ct["patient"].nunique() >= card.expected["patients"] - 1
         else:
             assert ct["patient"].nunique() >= card.expected["patients"]
@@ -186,11 +186,11 @@ def test_series_are_counted_because_the_client_does_not_raise(tmp_path, monkeypa
         put(root, "1.2", 3)
         put(root, "1.3", len(calls))
 
-    monkeypatch.setattr(images, "_get_from_archive", silent)
+    monkeypatch.setattr(archives, "_get_from_archive", silent)
     with pytest.raises(CohortError, match=r"1 of 2 series are incomplete.*1\.3: 1 of 2 files"):
-        images.download_series(make_wanted(), tmp_path)
-    images.download_series(make_wanted(), tmp_path)
-    images.download_series(make_wanted(), tmp_path)  # complete: no client is started
+        archives.download_series(make_wanted(), tmp_path)
+    archives.download_series(make_wanted(), tmp_path)
+    archives.download_series(make_wanted(), tmp_path)  # complete: no client is started
     assert calls == [["1.2", "1.3"], ["1.3"]]
 
 
@@ -200,15 +200,15 @@ def test_empty_files_do_not_count(tmp_path, monkeypatch):
         put(root, "1.3", 1)
         (root / "1.3" / "9.dcm").touch()
 
-    monkeypatch.setattr(images, "_get_from_archive", silent)
+    monkeypatch.setattr(archives, "_get_from_archive", silent)
     with pytest.raises(CohortError, match="1 of 2 files"):
-        images.download_series(make_wanted(), tmp_path)
+        archives.download_series(make_wanted(), tmp_path)
 
 
 def test_a_full_disk_is_said_before_anything_is_downloaded(tmp_path):
     wanted = make_wanted().assign(gigabytes=1e9)
     with pytest.raises(CohortError, match="GB are free"):
-        images.download_series(wanted, tmp_path)
+        archives.download_series(wanted, tmp_path)
 
 
 def test_images_of_a_cohort_with_several_ct_series(reference, data, monkeypatch):
@@ -224,13 +224,13 @@ def test_images_of_a_cohort_with_several_ct_series(reference, data, monkeypatch)
     referenced = {
         row.series: {truth[row.scan_id]} for row in wanted[wanted["role"] == "SEG"].itertuples()
     }
-    monkeypatch.setattr(images, "referenced_series", lambda file: referenced[file.parent.name])
+    monkeypatch.setattr(archives, "referenced_series", lambda file: referenced[file.parent.name])
     monkeypatch.setattr(
-        images,
+        archives,
         "_get_from_archive",
         lambda series, root: [put(root, s, min(files[s], 400)) for s in series],
     )
-    root = images.fetch_images("rider_lung_ct")
+    root = archives.fetch_images("rider_lung_ct")
     with open(root / "scans.csv") as stream:
         assert {r["scan_id"]: r["path"] for r in csv.DictReader(stream)} == truth
     cohort = load_cohort("rider_lung_ct", "full")
@@ -241,7 +241,7 @@ def test_images_of_a_cohort_with_several_ct_series(reference, data, monkeypatch)
     masks = wanted[(wanted["role"] == "SEG") & (wanted["scan_id"] == two)]
     referenced[masks["series"].iloc[0]] = {"9.9"}
     with pytest.raises(CohortError, match=f"segmentation of {two} refers to 0 of the 2 CT series"):
-        images.fetch_images("rider_lung_ct")
+        archives.fetch_images("rider_lung_ct")
 
 
 def test_full_edition_without_images_says_how_to_get_them(reference, monkeypatch):
@@ -254,7 +254,7 @@ def test_full_edition_without_images_says_how_to_get_them(reference, monkeypatch
 
 
 def test_images_from_zenodo(reference, server, data, monkeypatch):
-    monkeypatch.setattr(images, "API", f"{server.url}/api")
+    monkeypatch.setattr(archives, "API", f"{server.url}/api")
     (data / "cohorts").mkdir()
     (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
     table = read_released_table("luna16", data / "cohorts" / "released")
@@ -285,42 +285,42 @@ def test_images_from_zenodo(reference, server, data, monkeypatch):
             },
         ]
         (server.root / "api" / str(record)).write_text(json.dumps({"files": files}))
-    root = images.fetch_images("luna16")
+    root = archives.fetch_images("luna16")
     assert len(list(root.glob("*.mhd"))) == len(list(root.glob("*.raw"))) == 433
     assert not list(data.rglob("*.zip")) and not list(data.rglob("evil*"))
     cohort = load_cohort("luna16", "full")
     assert all(Path(p).is_file() for p in cohort.table["image_path"])
     before = len(server.log)
-    images.fetch_images("luna16")
+    archives.fetch_images("luna16")
     assert len(server.log) - before == 2  # the two lists of files; nothing is downloaded again
 
     (root / f"{scans[0]}.raw").unlink()  # lost: its archive is downloaded again, the other not
-    images.fetch_images("luna16")
+    archives.fetch_images("luna16")
     assert (root / f"{scans[0]}.raw").is_file() and server.log[-1] == "/subset0.zip"
 
 
 def test_scans_that_zenodo_does_not_have(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "API", f"{server.url}/api")
+    monkeypatch.setattr(archives, "API", f"{server.url}/api")
     (server.root / "api").mkdir()
     (server.root / "api" / "13799069").write_text(json.dumps({"files": []}))
     table = pd.DataFrame({"scan_id": ["a", "b"], "image_path": ["a.nii.gz", "b.nii.gz"]})
     (tmp_path / "a.nii.gz").touch()
     with pytest.raises(CohortError, match=r"1 of 2 scans are in no file.*b\.nii\.gz"):
-        images._from_zenodo("dlcs", table, tmp_path)
+        archives._from_zenodo("dlcs", table, tmp_path)
 
 
 def test_zenodo_without_a_network(reference, data, monkeypatch):
-    monkeypatch.setattr(images, "API", "http://127.0.0.1:9/api")
+    monkeypatch.setattr(archives, "API", "http://127.0.0.1:9/api")
     (data / "cohorts").mkdir()
     (data / "cohorts" / "released").symlink_to(reference / "cohorts" / "released")
     with pytest.raises(CohortError, match="no list of the files of Zenodo record 13799069"):
-        images.fetch_images("dlcs")
+        archives.fetch_images("dlcs")
 
 
 def test_damaged_archives_are_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK no zip")
     with pytest.raises(CohortError, match="damaged zip"):
-        images.extract(tmp_path / "a.zip", {"a.mhd"}, tmp_path)
+        archives.extract(tmp_path / "a.zip", {"a.mhd"}, tmp_path)
 
 
 def test_scan_lists_cannot_lead_out_of_their_folder(reference, data):

@@ -39,8 +39,7 @@ def fetch(
     images: Annotated[bool, typer.Option("--images", help="The images too (gigabytes).")] = False,
 ) -> None:
     """Download the released tables of a cohort, and its images if asked for."""
-    from tumorbench_utils.cohorts.fetch import fetch_released
-    from tumorbench_utils.cohorts.images import fetch_images
+    from tumorbench_book.archives import fetch_images, fetch_released
 
     data = fetch_released(name)
     typer.echo(f"{name}: the released tables are in {data / 'cohorts' / 'released'}")
@@ -52,8 +51,9 @@ def fetch(
 @cohorts.command()
 def plan(name: Name) -> None:
     """Say, without a network, which images a cohort needs and how large they are."""
+    from tumorbench_book.archives import ZENODO
     from tumorbench_utils.cohorts import card
-    from tumorbench_utils.cohorts.images import ZENODO, summary
+    from tumorbench_utils.cohorts.images import summary
 
     known = card(name)
     frame = summary(name)
