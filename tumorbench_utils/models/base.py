@@ -304,8 +304,8 @@ class FoundationModel:
     def _check_patches(self, patches: Tensor, spec: PatchSpec) -> None:
         shape, kind = tuple(getattr(patches, "shape", ())), getattr(patches, "dtype", type(patches))
         if shape[1:] != (1, *spec.size) or not getattr(kind, "is_floating_point", False):
-            want = f"floating-point tensor (n, 1, {str(spec.size)[1:]}, axes {spec.orientation}"
-            raise InputError(f"{self.key} takes a {want}; {kind} {shape} came")
+            want = f"patches of shape (n, 1, {str(spec.size)[1:]} (float, axes {spec.orientation})"
+            raise InputError(f"{self.key} takes {want}; {kind} {shape} came")
         if len(patches):
             ends, (low, high) = spec.out_range, (float(v) for v in patches.detach().aminmax())
             slack = 1e-4 * (ends[1] - ends[0])
