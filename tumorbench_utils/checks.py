@@ -20,6 +20,12 @@ class InputError(ValueError):
     """Input that cannot mean what it should; the message says what, where, and what to do."""
 
 
+def require(holds, message: str, *, error=InputError) -> None:
+    """Raise `error` with `message` unless `holds`."""
+    if not holds:
+        raise error(message)
+
+
 def one_of(value, kind: str, known: Iterable[str]):
     """Return `value` if it is one of `known`, else raise naming the nearest ones."""
     if value not in list(known):

@@ -84,23 +84,24 @@ def import_released(
     if unknown:
         raise KeyError(settings.unknown("cohort with released features", unknown[0], known))
     for name in cohorts or known:
-        typer.echo(f"{known[name].size / 1e6:7.1f} MB  {known[name].name}  ({name})")
+        file_name = Path(known[name]["path"]).name
+        typer.echo(f"{known[name]['size'] / 1e6:7.1f} MB  {file_name}  ({name})")
     if not cohorts:
         return
     if file is not None and len(cohorts) > 1:
         raise ValueError("--file goes with one cohort")
     store = embeddings.default_store("released")
-    total = sum(known[name].size for name in cohorts) / 1e6
+    total = sum(known[name]["size"] for name in cohorts) / 1e6
     if file is None and not yes:
         typer.confirm(
             f"Download {total:.1f} MB and keep about as much in {store.root}?", abort=True
         )
     for name in cohorts:
         path = file or downloads.fetch(
-            known[name].url,
-            settings.cache_dir() / "released" / known[name].name,
-            sha256=known[name].sha256,
-            size=known[name].size,
+            f"{settings.book_data('downloads')['features']['url']}/{known[name]['path']}",
+            settings.cache_dir() / "released" / Path(known[name]["path"]).name,
+            sha256=known[name]["sha256"],
+            size=known[name]["size"],
         )
         frames = import_into(store, name, path)
         for model, frame in frames.items():

@@ -14,13 +14,12 @@ from tumorbench_utils.embeddings.load import (
 )
 from tumorbench_utils.embeddings.released import import_released
 from tumorbench_utils.embeddings.run import Report, embed
-from tumorbench_utils.embeddings.store import EmbeddingStore, StoreError
+from tumorbench_utils.embeddings.store import EmbeddingStore
 
 __all__ = [
     "EmbeddingStore",
     "Encoder",
     "Report",
-    "StoreError",
     "UnsafeFileError",
     "default_encoder",
     "default_store",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tumorbench_utils import digests
-from tumorbench_utils.checks import InputError
+from tumorbench_utils.checks import require
 from tumorbench_utils.embeddings.code import made_by, own_code
 from tumorbench_utils.models import MODELS, FoundationModel, get_model, own, teaching, weights
 
@@ -106,11 +106,11 @@ def default_encoder(model: FoundationModel, edition: str) -> Encoder:
         return Encoder(model)
     if edition == "phantom":
         return Encoder(model, "compact", teaching.find(model.key) if teaching.has(model) else None)
-    if weights.find(model.key) is None:
-        raise FileNotFoundError(
-            f"the released weights of {model.key} ({model.card.file!r}) are needed: `tumorbench "
-            f"weights fetch {model.key}` gets them, or put them into the folder TUMORBENCH_WEIGHTS"
-        )
+    what = (
+        f"the released weights of {model.key} ({model.card.file!r}) are needed: `tumorbench "
+        f"weights fetch {model.key}`, or put them into the folder TUMORBENCH_WEIGHTS"
+    )
+    require(weights.find(model.key), what, error=FileNotFoundError)
     return Encoder(model, "full", weights.fetch(model.key))
 
 
@@ -124,28 +124,24 @@ def as_encoders(models, edition: str) -> dict[str, Encoder]:
     KeyError
         If a name is not known.
     """
-    if isinstance(models, str | FoundationModel | Encoder):
-        raise TypeError("models is a list; put the one model into a list")
-    encoders = {}
-    for item in models:
-        model, *module = item if isinstance(item, tuple) else (item,)
-        model = get_model(model) if isinstance(model, str) else model
-        if isinstance(model, FoundationModel) and not module:
-            encoder = default_encoder(model, edition)
-        elif isinstance(model, FoundationModel) and hasattr(module[0], "state_dict"):
-            encoder = Encoder(model, module=module[0])
-        elif isinstance(model, Encoder):
-            encoder = model
-        else:
-            raise TypeError(
-                f"a model is a name, a FoundationModel or a (model, module) pair, not {item!r:.80}"
-            )
-        if encoder.model.key in encoders:
-            raise InputError(f"the model {encoder.model.key!r} is given more than once")
-        encoders[encoder.model.key] = encoder
-    if not encoders:
-        raise InputError(f"no models given; known are {', '.join(MODELS)}")
-    return encoders
+    single = isinstance(models, str | FoundationModel | Encoder)
+    require(not single, "models is a list; put the one model into a list", error=TypeError)
+    encoders = [_encoder(item, edition) for item in models]
+    keys = [encoder.model.key for encoder in encoders]
+    require(keys, f"no models given; known are {', '.join(MODELS)}")
+    require(len(set(keys)) == len(keys), f"a model is given more than once: {', '.join(keys)}")
+    return dict(zip(keys, encoders, strict=True))
+
+
+def _encoder(item, edition: str) -> Encoder:
+    if isinstance(item, Encoder):
+        return item
+    model, *module = item if isinstance(item, tuple) else (item,)
+    model = get_model(model) if isinstance(model, str) else model
+    sound = isinstance(model, FoundationModel) and all(hasattr(m, "state_dict") for m in module)
+    what = f"a model is a name, a FoundationModel or a (model, module) pair, not {item!r:.80}"
+    require(sound, what, error=TypeError)
+    return Encoder(model, module=module[0]) if module else default_encoder(model, edition)
 
 
 @functools.lru_cache(maxsize=8)

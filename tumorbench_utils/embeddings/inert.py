@@ -7,6 +7,7 @@ a table) is worked out afterwards, from bytes and checked shapes. Nothing is all
 file says so: a size that is declared counts only if the bytes for it are there.
 """
 
+import functools
 import io
 import itertools
 import math
@@ -17,17 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from tumorbench_utils.checks import InputError
+from tumorbench_utils.checks import InputError, require
 
 
 class UnsafeFileError(InputError):
     """A file is not, byte for byte or in what it holds, a feature file that can be trusted."""
 
 
-def need(condition, reason: str) -> None:
-    """Raise :class:`UnsafeFileError` with `reason` unless `condition` holds."""
-    if not condition:
-        raise UnsafeFileError(reason)
+need = functools.partial(require, error=UnsafeFileError)
 
 
 #: Names that arrays and rows of a table need, as pandas 1.5 to 3 and numpy 1.26 to 2 write them.
@@ -106,11 +104,9 @@ class _Steps(dict):
     """What each instruction does; all others are refused."""
 
     def __missing__(self, code: int):
-        name = pickletools.code2op[chr(code)].name if chr(code) in pickletools.code2op else code
-        raise UnsafeFileError(
-            f"it uses the pickle instruction {name}, which a feature file does not need; do not "
-            "open it with pickle or pandas"
-        )
+        known = pickletools.code2op.get(chr(code))
+        name = known.name if known else code
+        raise UnsafeFileError(f"it uses the instruction {name}, which a feature file does not need")
 
 
 class _Reader(pickle._Unpickler):
@@ -133,11 +129,10 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Record:
         """Return a record of a name in place of what it names."""
         text = f"{module}.{name}"
-        if text not in ALLOWED:
-            raise UnsafeFileError(
-                f"it refers to {text[:200]!r}, which has no place in a feature file and could run "
-                "code; do not open it with pickle or pandas"
-            )
+        what = (
+            f"it refers to {text[:200]!r}, which has no place in a feature file and could run code"
+        )
+        need(text in ALLOWED, f"{what}; do not open it with pickle or pandas")
         return Record(text)
 
     def _call(self) -> None:

@@ -1,13 +1,12 @@
 """What chapters call: the embeddings of a cohort in its edition, computed or as released."""
 
-import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from tumorbench_utils import settings
+from tumorbench_utils.checks import require
 from tumorbench_utils.embeddings.released import import_released
 from tumorbench_utils.embeddings.run import embed
 from tumorbench_utils.embeddings.store import EmbeddingStore
@@ -16,19 +15,6 @@ from tumorbench_utils.models import MODELS, get_model
 
 class FeaturesMissingError(FileNotFoundError):
     """The released features of a cohort have not been imported."""
-
-
-class ReleasedFile(NamedTuple):
-    """A released feature file: where its contents lie (not the Git LFS pointer), and what it is."""
-
-    url: str
-    size: int
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.url.rsplit("/", 1)[1]
 
 
 class Embeddings(dict):
@@ -45,14 +31,9 @@ class Embeddings(dict):
         self.weights = weights
 
 
-@functools.cache
-def released_files() -> dict[str, ReleasedFile]:
-    """Return the released files by cohort, from ``data/downloads.yml``."""
-    known = settings.book_data("downloads")["features"]
-    return {
-        cohort: ReleasedFile(f"{known['url']}/{file['path']}", file["size"], file["sha256"])
-        for cohort, file in known["files"].items()
-    }
+def released_files() -> dict[str, dict]:
+    """Return by cohort the ``path``, ``size`` and ``sha256`` of the authors' feature file."""
+    return settings.book_data("downloads")["features"]["files"]
 
 
 def default_store(edition: str) -> EmbeddingStore:
@@ -94,23 +75,20 @@ def load_embeddings(cohort, models: Iterable[str] | None = None) -> Embeddings:
     ValueError
         If a scan could not be embedded.
     """
-    if isinstance(models, str):
-        raise TypeError("models is a list of keys; put the one key into a list")
+    what = "models is a list of keys; put the one key into a list"
+    require(not isinstance(models, str), what, error=TypeError)
     keys = [get_model(name).key for name in (MODELS if models is None else models)]
     store, order = default_store(cohort.edition), list(cohort.table["lesion_id"])
     if cohort.edition == "released":
         frames = _released(cohort.card.key, store)
-        absent = [key for key in keys if key not in frames]
-        if absent and models is not None:
-            raise FeaturesMissingError(
-                f"the released features of {cohort.card.key} hold no {', '.join(absent)}"
-            )
+        absent = [key for key in keys if key not in frames and models is not None]
+        what = f"the released features of {cohort.card.key} hold no {', '.join(absent)}"
+        require(not absent, what, error=FeaturesMissingError)
         frames = {key: frames[key] for key in keys if key in frames}
         frames = {k: f.loc[[i for i in order if i in f.index]] for k, f in frames.items()}
         return Embeddings(frames, "released features")
     report = embed(cohort, keys, store, progress=False)
-    if report.failed:
-        raise ValueError(f"{cohort.card.key} could not be embedded whole.\n{report}")
+    require(not report.failed, f"{cohort.card.key} could not be embedded whole.\n{report}")
     entries = {key: store.entry(cohort, key) for key in keys}
     labels = {entry.header["meta"]["weights"] for entry in entries.values()}
     frames = {key: entry.frame.loc[order] for key, entry in entries.items()}
@@ -148,8 +126,8 @@ def edition_with_features(edition: str | None, cohorts: Iterable[str]) -> tuple[
 def import_into(store: EmbeddingStore, cohort: str, path: Path) -> dict[str, pd.DataFrame]:
     """Import a released file, checksum included, into a store; return what was imported."""
     known = released_files()[cohort]
-    frames = import_released(path, cohort, sha256=known.sha256)
-    meta = {"weights": "released features", "source": known.url, "sha256": known.sha256}
+    frames = import_released(path, cohort, sha256=known["sha256"])
+    meta = {"weights": "released features", "source": known["path"], "sha256": known["sha256"]}
     for model, frame in frames.items():
         store.write(cohort, model, frame, {**meta, "model": model, "models": sorted(frames)})
     return frames
@@ -162,7 +140,7 @@ def _released(cohort: str, store: EmbeddingStore) -> dict[str, pd.DataFrame]:
     if path := _released_file(cohort):
         return import_into(store, cohort, path)
     known = released_files().get(cohort)
-    what = f"{known.name}, {known.size / 1e6:.0f} MB" if known else "none was released"
+    what = f"{known['path']}, {known['size'] / 1e6:.0f} MB" if known else "none was released"
     raise FeaturesMissingError(
         f"the released features of {cohort} ({what}) are not imported; run `tumorbench "
         f"import-released {cohort}`, or put the file into TUMORBENCH_DATA/features"
@@ -179,5 +157,5 @@ def _imported(store: EmbeddingStore, cohort: str) -> list[str]:
 def _released_file(cohort: str) -> Path | None:
     """Return the released file of a cohort in ``TUMORBENCH_DATA/features``, or None."""
     folder, known = settings.data_dir(), released_files().get(cohort)
-    path = folder / "features" / known.name if folder and known else None
+    path = folder / "features" / Path(known["path"]).name if folder and known else None
     return path if path and path.is_file() else None

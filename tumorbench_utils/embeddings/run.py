@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from tumorbench_utils import checks, digests, settings
-from tumorbench_utils.checks import InputError
+from tumorbench_utils.checks import require
 from tumorbench_utils.embeddings import shards
 from tumorbench_utils.embeddings.encoders import Encoder, as_encoders
 from tumorbench_utils.embeddings.shards import Failure, Result
@@ -132,14 +132,14 @@ def embed(
     """
     start = time.perf_counter()
     table = _check_table(cohort)
-    if not isinstance(store, EmbeddingStore):
-        raise TypeError(f"store is an EmbeddingStore, not {type(store).__name__}")
+    what = f"store is an EmbeddingStore, not {store!r:.80}"
+    require(isinstance(store, EmbeddingStore), what, error=TypeError)
     encoders = as_encoders(models, getattr(cohort, "edition", None) or settings.edition())
     device = _device(device, client)
     if batch_size is None:
         batch_size = BATCH_SIZE["cuda" if device.startswith("cuda") else "cpu"]
-    if type(batch_size) is not int or batch_size < 1:
-        raise InputError(f"batch_size is a positive integer, not {batch_size!r}")
+    whole = type(batch_size) is int and batch_size > 0
+    require(whole, f"batch_size is a positive integer, not {batch_size!r}")
     metas = {model: encoder.meta() for model, encoder in encoders.items()}
     keys = {model: key_of(meta, encoders[model].model.dim) for model, meta in metas.items()}
     paths = {model: store.path(cohort, model, key) for model, key in keys.items()}
@@ -178,8 +178,9 @@ def embed(
 
 def _check_table(cohort) -> pd.DataFrame:
     """Return the columns that a run needs, seeds as float64."""
-    if not isinstance(table := getattr(cohort, "table", None), pd.DataFrame):
-        raise TypeError(f"embed takes a cohort (cohorts.load_cohort), not {cohort!r:.80}")
+    table = getattr(cohort, "table", None)
+    what = f"embed takes a cohort (cohorts.load_cohort), not {cohort!r:.80}"
+    require(isinstance(table, pd.DataFrame), what, error=TypeError)
     table = table[checks.columns(table, _NEEDED)].reset_index(drop=True)
     check_ids(table["lesion_id"])
     return table.astype(dict.fromkeys(_NEEDED[3:], "float64"))
@@ -194,11 +195,8 @@ def _device(device: str | None, client) -> str:
     there = offers if client else torch.cuda.is_available()
     device = str(device or ("cuda" if there else "cpu"))
     kind = checks.one_of(torch.device(device).type, "device", ("cpu", "cuda", "mps"))
-    if kind == "cuda" and not there:
-        raise InputError(
-            "there is no CUDA device; pass device='cpu' (with a client: no worker offers the "
-            "resource GPU, start workers with --resources 'GPU=1')"
-        )
+    lacking = "resource GPU of the workers (--resources 'GPU=1')" if client else "CUDA device"
+    require(there or kind != "cuda", f"there is no {lacking}; pass device='cpu'")
     return device
 
 

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tumorbench_utils import digests, files, settings
-from tumorbench_utils.checks import InputError
+from tumorbench_utils.checks import InputError, require
 from tumorbench_utils.embeddings.code import code_is_current
 
 #: Version of the file layout; it is part of the key, so a file with another one is never read.
@@ -182,8 +182,8 @@ class EmbeddingStore:
 
         An absent or stale entry holds none. A damaged one raises :class:`StoreError`.
         """
-        if isinstance(lesion_ids, (str, bytes)):
-            raise TypeError("lesion_ids is a list of ids, not one string")
+        single = isinstance(lesion_ids, str | bytes)
+        require(not single, "lesion_ids is a list of ids, not one string", error=TypeError)
         try:
             held = set(self.entry(cohort, model, key=key).frame.index)
         except KeyError:
@@ -325,37 +325,31 @@ def check_ids(ids: Iterable) -> None:
     """Raise if a lesion is not named by a non-empty string, or is named twice."""
     ids = pd.Series(list(ids), dtype=object)
     wrong = ids[[not isinstance(i, str) or not i for i in ids]]
+    require(wrong.empty, f"lesions are named by non-empty strings, not {[*wrong][:1]}")
     twice = ids[ids.duplicated()]
-    if len(wrong) or len(twice):
-        what = "is no non-empty string" if len(wrong) else "comes more than once"
-        raise InputError(f"the lesion {[*wrong, *twice][0]!r} {what}")
+    require(twice.empty, f"the lesion {[*twice][:1]} comes more than once")
 
 
 def _name(value) -> str:
     """Return the key of a cohort or model after checking that it is a plain file name."""
     name = getattr(getattr(value, "card", None), "key", None) or getattr(value, "key", value)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name!r} is not a name for the store: letters, digits, '_', '.' and '-' only, and a "
-            "letter or digit first"
-        )
+    plain_name = isinstance(name, str) and _NAME.fullmatch(name)
+    what = "is not a name for the store: letters, digits, '_.-' only, a letter or digit first"
+    require(plain_name, f"{name!r:.200} {what}")
     return name
 
 
 def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame of features as float32 with its index named; see `EmbeddingStore.write`."""
     sound = isinstance(frame, pd.DataFrame) and {dtype.kind for dtype in frame.dtypes} == {"f"}
-    if not sound or list(frame.columns) != columns(frame.shape[1]):
-        raise InputError(
-            "features are a DataFrame with the columns f0 .. f{d-1} of floating-point numbers, not "
-            f"{list(getattr(frame, 'columns', []))[:4] or type(frame)}"
-        )
+    sound = sound and list(frame.columns) == columns(frame.shape[1])
+    came = list(getattr(frame, "columns", []))[:4] or type(frame)
+    require(sound, f"features are a DataFrame with columns f0 .. f{{d-1}} of floats, not {came}")
     check_ids(frame.index)
     with np.errstate(over="ignore"):
         values = frame.to_numpy("float32", na_value=np.nan)
     bad = frame.index[~np.isfinite(values).all(axis=1)]
-    if len(bad):
-        raise InputError(f"the features of {bad[0]!r} are not finite in float32 ({len(bad)} rows)")
+    require(bad.empty, f"{len(bad)} lesions have features that are not finite: {[*bad[:1]]}")
     index = pd.Index(list(frame.index), name="lesion_id", dtype=object)
     return pd.DataFrame(values, index=index, columns=columns(values.shape[1]))
 
@@ -420,11 +414,10 @@ def _read(path: Path, every_byte: bool = False) -> Entry:
         data = pd.Series(table["data"].to_pylist(), index=index, dtype=object)
         entry = Entry(pd.DataFrame(values, index=index, columns=columns(dim)), data, header)
         named = path.name.split(".")[0] == key_of(header["meta"], dim)
-        if not (named and table.schema.equals(_schema(dim)) and index.is_unique):
-            raise ValueError("its contents are not what its name says")
-        ours = every_byte and file.metadata.created_by.endswith(pa.cpp_version)
-        if ours and _content(entry) != content:
-            raise ValueError("its bytes are not those that were written")
+        sound = named and table.schema.equals(_schema(dim)) and index.is_unique
+        require(sound, "its contents are not what its name says")
+        other = not every_byte or not file.metadata.created_by.endswith(pa.cpp_version)
+        require(other or _content(entry) == content, "its bytes are not those that were written")
     except Exception as error:  # a damaged file can fail in any way
         what = " ".join(str(error).split())[:200]
         raise StoreError(f"{path} is damaged, or no file of this version: {what}") from None
