@@ -76,12 +76,6 @@ def test_reference_splits_refuse_labels_that_cannot_be_stratified(labels, said):
         reference_splits(labels)
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 2.5, "3", True])
-def test_number_of_repeats_is_a_whole_number(wrong):
-    with pytest.raises(InputError, match="n_repeats"):
-        reference_splits([0, 1] * 20, n_repeats=wrong)
-
-
 # -------------------------------------------------------------------------------------- grouped
 
 
@@ -147,8 +141,6 @@ def test_grouped_splits_take_fractions_group_and_no_strata():
         ({}, {"fractions": (0.5, 0.2, 0.2)}, "fractions"),
         ({}, {"fractions": (0.7, 0, 0.3)}, "fractions"),
         ({}, {"fractions": (np.nan, 0.5, 0.5)}, "fractions"),
-        ({}, {"n_repeats": 0}, "n_repeats"),
-        ({}, {"n_repeats": True}, "n_repeats"),
     ],
 )
 def test_grouped_splits_refuse_what_cannot_be_grouped(changes, options, said):

@@ -73,7 +73,7 @@ def reference_splits(labels, n_repeats: int = 10, seed: int = 10) -> list[Split]
     """
     classes = _classes(labels, "labels")
     splits = []
-    for state in range(seed, seed + _repeats(n_repeats)):
+    for state in range(seed, seed + n_repeats):
         rest, test = train_test_split(
             np.arange(len(classes)), test_size=0.3, random_state=state, stratify=classes
         )
@@ -148,7 +148,7 @@ def grouped_splits(
         )
     rng = np.random.default_rng(seed)
     splits = []
-    for _ in range(_repeats(n_repeats)):
+    for _ in range(n_repeats):
         side = _assign(counts, shares, rng)[codes]
         splits.append(Split(*(np.flatnonzero(side == i) for i in range(3))))
     return splits
@@ -216,9 +216,7 @@ def leakage_report(table: pd.DataFrame, split: Split) -> pd.DataFrame:
     codes = pd.factorize(labels.to_numpy(dtype=object))[0]
     frame = pd.DataFrame({"label": np.where(codes < 0, np.nan, codes)})  # -1: no label
     rows = []
-    for level in ("patient_id", "scan_id"):
-        if level not in table:
-            continue
+    for level in [name for name in ("patient_id", "scan_id") if name in table]:
         frame["group"] = checks.groups(table[level], table, f"column {level!r}")
         for first, second in combinations(sides, 2):
             known, met = frame.iloc[sides[first]], frame.iloc[sides[second]]
@@ -272,12 +270,6 @@ def assert_disjoint(table: pd.DataFrame, split: Split, *, group: str = "patient_
 
 
 # ------------------------------------------------------------------------------------ checked input
-
-
-def _repeats(n_repeats: int) -> int:
-    if isinstance(n_repeats, bool) or n_repeats != int(n_repeats) or n_repeats < 1:
-        raise InputError(f"n_repeats must be a whole number of at least 1, not {n_repeats!r}")
-    return int(n_repeats)
 
 
 def _classes(labels, name: str) -> np.ndarray:

@@ -14,15 +14,10 @@ from tumorbench_utils.cohorts import Cohort, CohortCard, load_cohort
 from tumorbench_utils.patches import PatchSpec, extract_patches
 from tumorbench_utils.survival import clinical_table
 
-#: What is black and what is white in a picture of each organ.
+#: What is black and what is white in a picture of each organ; wide if it is not known.
 _WINDOWS_HU = {"lung": (-1100, 300), "kidney": (-120, 240), "liver": (-80, 200)}
 
 _BOOTSTRAP = "patient bootstrap"
-
-
-def window_hu(card: CohortCard) -> tuple[int, int]:
-    """Return what is black and what is white in pictures of a cohort; wide if no organ is known."""
-    return _WINDOWS_HU.get(card.organ, (-1000, 400))
 
 
 def facts(card: CohortCard) -> pd.DataFrame:
@@ -178,7 +173,9 @@ def draw_gallery(axes: np.ndarray, cohort: Cohort, rows: pd.DataFrame) -> np.nda
     rows : DataFrame
         Rows of its table.
     """
-    spec = PatchSpec("SPL", (1, 1, 1), (64, 64, 64), window_hu(cohort.card))
+    spec = PatchSpec(
+        "SPL", (1, 1, 1), (64, 64, 64), _WINDOWS_HU.get(cohort.card.organ, (-1000, 400))
+    )
     for one, row in zip(axes.flat, rows.to_dict("records"), strict=True):
         seed = [row["coord_x"], row["coord_y"], row["coord_z"]]
         patch = extract_patches(row["image_path"], [seed], [spec])[0][0]
@@ -272,9 +269,8 @@ def published_best(name: str) -> pd.Series:
         splits +- 1.96 standard errors, which is too narrow) and more.
     """
     figures = results.published("knn_auc")
-    figures = figures[
-        (figures["release"] == figures["release"].min()) & (figures["cohort"] == name)
-    ]
+    figures = figures[figures["release"] == figures["release"].min()]
+    figures = figures[figures["cohort"] == name]
     return figures.loc[figures["auc"].idxmax()]
 
 
@@ -290,31 +286,29 @@ def comparison(cohort: Cohort) -> pd.DataFrame:
         model. Columns ``name``, ``auc``, ``low``, ``high``, ``n`` and ``interval`` (its method).
     """
 
-    def named(made: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
+    def unfitted(cohort: Cohort, suffix: str = "") -> pd.DataFrame:
+        made = baselines.cohort_baselines(cohort)
         minus = made["direction"].map({1: ": ", -1: ": minus "})
-        return made.assign(name=made["baseline"] + minus + made["column"] + suffix)
+        names = made["baseline"] + minus + made["column"] + suffix
+        return made.assign(name=names, interval=_BOOTSTRAP)
 
-    rows = [named(baselines.cohort_baselines(cohort)).assign(interval=_BOOTSTRAP)]
-    labelled = cohort.table[cohort.table["label"].notna()]
+    table, rows = cohort.table, [unfitted(cohort)]
+    labelled = table[table["label"].notna()]
     if cohort.edition == "phantom":
         survival = cohort.card.has_survival
         truth = -labelled["true_log_hazard"] if survival else labelled["true_logit"]
-        label = labelled["label"].astype(int)
-        auc = stats.bootstrap_auc(label, truth, labelled["patient_id"])
+        auc = stats.bootstrap_auc(labelled["label"].astype(int), truth, labelled["patient_id"])
         best = ["best reachable (truth)", *auc, len(labelled), _BOOTSTRAP]
     else:
-        table = cohort.table
         used = table[table["used_in_reference"]].assign(label=lambda t: t["label_reference"])
         if not used["label"].equals(labelled["label"]):
-            made = baselines.cohort_baselines(replace(cohort, table=used))
-            rows.append(named(made, ", published rows and label").assign(interval=_BOOTSTRAP))
+            rows.append(unfitted(replace(cohort, table=used), ", published rows and label"))
         found = published_best(cohort.card.key)
-        best = [f"best published: {found['model']}", *found[["auc", "low", "high"]], len(used)]
-        best.append("as published")
+        auc = found[["auc", "low", "high"]]
+        best = [f"best published: {found['model']}", *auc, len(used), "as published"]
     columns = ["name", "auc", "low", "high", "n", "interval"]
-    rows = [frame[columns].astype(object) for frame in rows if len(frame)]
-    rows.append(pd.DataFrame([best], columns=columns, dtype=object))
-    return pd.concat(rows, ignore_index=True).infer_objects()
+    rows.append(pd.DataFrame([best], columns=columns))
+    return pd.concat([frame[columns] for frame in rows if len(frame)], ignore_index=True)
 
 
 def draw_comparison(axes: Axes, rows: pd.DataFrame) -> Axes:
