@@ -1,8 +1,8 @@
 """The metrology of imaging biomarkers, for single measurements and for embeddings.
 
 Two measurements per subject, ``first`` and ``second``, each with its interval: repeatability,
-agreement, re-identification; variance components of scanners; what happens to an embedding when
-the seed point moves, the protocol changes, or the lesion loses its structure.
+agreement, re-identification; what happens to an embedding when the seed point moves, the protocol
+changes, or the lesion loses its structure.
 """
 
 from tumorbench_utils.robustness.agreement import (
@@ -13,7 +13,6 @@ from tumorbench_utils.robustness.agreement import (
     repeatability_coefficient,
     within_cv,
 )
-from tumorbench_utils.robustness.components import reproducibility_coefficient, variance_components
 from tumorbench_utils.robustness.embeddings import (
     collapse,
     component_icc,
@@ -41,8 +40,6 @@ __all__ = [
     "profile",
     "reidentification",
     "repeatability_coefficient",
-    "reproducibility_coefficient",
     "shuffled",
-    "variance_components",
     "within_cv",
 ]

@@ -13,7 +13,7 @@ from tumorbench_utils import checks
 from tumorbench_utils.stats import Estimate
 
 #: Quantiles at the ends of a 95% interval.
-ENDS = (0.025, 0.975)
+ENDS = np.array([0.025, 0.975])
 
 #: Two measurements of one subject differ by less than this many within-subject SD in 95% of cases.
 REPEATABILITY = float(sps.norm.ppf(0.975) * np.sqrt(2))
@@ -38,9 +38,8 @@ def paired(first, second, minimum: int = 3, ndim: int = 1) -> tuple[np.ndarray, 
     Raises
     ------
     RobustnessError
-        If a subject lacks one of the two or stands twice, features differ, a value is missing or
-        no number, or values are so large or small that their squares cannot be told from infinity
-        or zero.
+        If a subject lacks one of the two or stands twice, features differ, or a value is missing
+        or no number.
     """
     both = [x for x in (first, second) if isinstance(x, pd.Series | pd.DataFrame)]
     if not all(axis.is_unique for x in both for axis in x.axes):
@@ -52,13 +51,9 @@ def paired(first, second, minimum: int = 3, ndim: int = 1) -> tuple[np.ndarray, 
         checks.numbers(x, name, ndim=min(ndim, max(np.ndim(x), 1)), error=RobustnessError)
         for name, x in (("first", first), ("second", second))
     )
-    largest = max(np.abs(x).max(initial=0) for x in (first, second))
-    enough = len(first) >= minimum and first.size and first.shape == second.shape
-    if not enough or largest > 1e100 or 0 < largest < 1e-100:
-        raise RobustnessError(
-            f"at least {minimum} subjects are needed, twice, by the same features, in numbers "
-            f"that have squares, not {first.shape} and {second.shape} up to {largest:.0e}"
-        )
+    if len(first) < minimum or not first.size or first.shape != second.shape:
+        message = f"at least {minimum} subjects are needed, twice, by the same features"
+        raise RobustnessError(f"{message}, not {first.shape} and {second.shape}")
     return (first, second) if ndim == 1 else (as_columns(first), as_columns(second))
 
 
@@ -67,22 +62,14 @@ def as_columns(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def tails(level: float) -> tuple[float, float]:
-    """Return the probabilities below the ends of an interval of this level."""
-    tail = (1 - checks.share(level)) / 2
-    return tail, 1 - tail
-
-
-def _root_mean(squares: np.ndarray, factor: float, level: float) -> Estimate:
+def _root_mean(squares: np.ndarray, factor: float) -> Estimate:
     """Estimate a standard deviation from squares with one degree of freedom each."""
     n, value = len(squares), factor * np.sqrt(squares.mean())
-    low, high = value * np.sqrt(n / sps.chi2.ppf(tails(level)[::-1], n))
+    low, high = value * np.sqrt(n / sps.chi2.ppf(ENDS[::-1], n))
     return Estimate(value, low, high, "chi-squared")
 
 
-def repeatability_coefficient(
-    first, second, *, relative: bool = False, level: float = 0.95
-) -> Estimate:
+def repeatability_coefficient(first, second, *, relative: bool = False) -> Estimate:
     """Return the repeatability coefficient: RC, or %RC.
 
     Two measurements of one unchanged subject differ by less in 95% of cases. ``1.96 √2 wSD`` with
@@ -95,8 +82,6 @@ def repeatability_coefficient(
     relative : bool
         False: in the unit of the measurement. True: ``100 · 1.96 √2 wCV``, in per cent of the
         measurement, for errors that grow with it.
-    level : float
-        Of the chi-squared interval with n degrees of freedom.
 
     Returns
     -------
@@ -113,13 +98,13 @@ def repeatability_coefficient(
        for technical performance assessment. Stat Methods Med Res 24(1).
     """
     if relative:
-        found = within_cv(first, second, level=level)
+        found = within_cv(first, second)
         return Estimate(*(100 * REPEATABILITY * np.array(found)), found.method)
     first, second = paired(first, second)
-    return _root_mean((first - second) ** 2 / 2, REPEATABILITY, level)
+    return _root_mean((first - second) ** 2 / 2, REPEATABILITY)
 
 
-def within_cv(first, second, *, level: float = 0.95) -> Estimate:
+def within_cv(first, second) -> Estimate:
     """Return the within-subject coefficient of variation (root mean square; 0.1 is 10%).
 
     ``wCV² = Σ (d² / 2m²) / n`` for differences d and means m of the pairs.
@@ -128,7 +113,6 @@ def within_cv(first, second, *, level: float = 0.95) -> Estimate:
     ----------
     first, second : array-like, shape (n,)
         Above zero: a ratio needs a scale with a true zero.
-    level : float
 
     Returns
     -------
@@ -146,14 +130,11 @@ def within_cv(first, second, *, level: float = 0.95) -> Estimate:
     """
     first, second = paired(first, second)
     if min(first.min(), second.min()) <= 0:
-        raise RobustnessError(
-            "a coefficient of variation needs measurements above zero; use the repeatability "
-            "coefficient for this one"
-        )
-    return _root_mean(((first - second) / ((first + second) / 2)) ** 2 / 2, 1, level)
+        raise RobustnessError("a coefficient of variation needs measurements above zero")
+    return _root_mean(((first - second) / ((first + second) / 2)) ** 2 / 2, 1)
 
 
-def bland_altman(first, second, *, level: float = 0.95) -> pd.DataFrame:
+def bland_altman(first, second) -> pd.DataFrame:
     """Return the bias (first minus second) and the 95% limits of agreement with their intervals.
 
     The intervals of the limits are exact for normal differences, from the non-central t
@@ -162,8 +143,6 @@ def bland_altman(first, second, *, level: float = 0.95) -> pd.DataFrame:
     Parameters
     ----------
     first, second : array-like, shape (n,)
-    level : float
-        Level of the intervals; the limits themselves always hold 95% of the differences.
 
     Returns
     -------
@@ -188,20 +167,13 @@ def bland_altman(first, second, *, level: float = 0.95) -> pd.DataFrame:
     first, second = paired(first, second)
     d, n, z = first - second, len(first), sps.norm.ppf(0.975)
     mean, sd, error = d.mean(), d.std(ddof=1), d.std(ddof=1) / np.sqrt(n)
-    half = sps.t.ppf(tails(level)[1], n - 1) * error
-    inner, outer = sps.nct.ppf(tails(level), n - 1, z * np.sqrt(n)) * error
-    return pd.DataFrame(
-        [
-            [mean, mean - half, mean + half],
-            [mean - z * sd, mean - outer, mean - inner],
-            [mean + z * sd, mean + inner, mean + outer],
-        ],
-        index=["bias", "lower", "upper"],
-        columns=["value", "low", "high"],
-    )
+    half = sps.t.ppf(ENDS[1], n - 1) * error
+    inner, outer = sps.nct.ppf(ENDS, n - 1, z * np.sqrt(n)) * error
+    rows = [0, -half, half], [-z * sd, -outer, -inner], [z * sd, inner, outer]
+    return pd.DataFrame(mean + np.array(rows), ["bias", "lower", "upper"], ["value", "low", "high"])
 
 
-def icc_by_column(first, second, form: str = "A1", level: float = 0.95) -> np.ndarray:
+def icc_by_column(first, second, form: str = "A1") -> np.ndarray:
     """Return ICC, lower and upper bound of every column, see :func:`icc`; NaN without variance.
 
     Parameters
@@ -213,7 +185,7 @@ def icc_by_column(first, second, form: str = "A1", level: float = 0.95) -> np.nd
     ndarray, shape (3, d)
     """
     checks.one_of(form, "form of the ICC", ("A1", "C1"))
-    n, shift, tail = len(first), first - second, tails(level)[1]
+    n, shift, tail = len(first), first - second, ENDS[1]
     # Mean squares of the two-way layout subjects x two measurements.
     rows = 2 * ((first + second) / 2).var(axis=0, ddof=1)
     columns = n / 2 * shift.mean(axis=0) ** 2
@@ -240,7 +212,7 @@ def icc_by_column(first, second, form: str = "A1", level: float = 0.95) -> np.nd
     return np.where(rows > 0, found, np.nan)
 
 
-def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
+def icc(first, second, form: str = "A1") -> Estimate:
     """Return the intraclass correlation of a single measurement.
 
     Parameters
@@ -249,7 +221,6 @@ def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
     form : {"A1", "C1"}
         ``"A1"``: absolute agreement, two-way, a shift between the measurements counts.
         ``"C1"``: consistency, a constant shift is forgiven.
-    level : float
 
     Returns
     -------
@@ -269,24 +240,19 @@ def icc(first, second, form: str = "A1", *, level: float = 0.95) -> Estimate:
        coefficients. Psychol Methods 1(1).
     """
     first, second = paired(first, second)
-    found = icc_by_column(as_columns(first), as_columns(second), form, level)[:, 0]
+    found = icc_by_column(as_columns(first), as_columns(second), form)[:, 0]
     scale = np.abs([first, second]).max()
     if not np.isfinite(found).all() or max(np.ptp(first), np.ptp(second)) <= 1e-14 * scale:
-        raise RobustnessError(
-            "all measurements, or the means of the two, are the same for all subjects: an ICC has "
-            "no value or no interval here. Quote the repeatability coefficient"
-        )
+        raise RobustnessError("an ICC has no interval where subjects, or their means, are the same")
     return Estimate(*found, "McGraw and Wong")
 
 
-def ccc(first, second, *, level: float = 0.95) -> Estimate:
+def ccc(first, second) -> Estimate:
     """Return the concordance correlation coefficient.
 
     Parameters
     ----------
     first, second : array-like, shape (n,)
-    level : float
-        Of the interval on Fisher's z scale with Lin's asymptotic variance.
 
     Returns
     -------
@@ -317,6 +283,6 @@ def ccc(first, second, *, level: float = 0.95) -> Estimate:
         + 2 * value**3 * (1 - value) * u2 / (r * rest**2)
         - value**4 * u2**2 / (2 * r**2 * rest**2)
     ) / (len(first) - 2)
-    half = sps.norm.ppf(tails(level)[1]) * np.sqrt(max(variance, 0))
+    half = sps.norm.ppf(ENDS[1]) * np.sqrt(max(variance, 0))
     low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
     return Estimate(value, low, high, "Lin")

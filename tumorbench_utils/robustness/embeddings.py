@@ -7,17 +7,16 @@ from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import KFold
 
-from tumorbench_utils.robustness.agreement import (
-    ENDS,
-    RobustnessError,
-    icc_by_column,
-    paired,
-    tails,
-)
+from tumorbench_utils.robustness.agreement import ENDS, RobustnessError, icc_by_column, paired
 from tumorbench_utils.stats import Estimate
 
 #: Distances (of cosines, or in shares of the largest) that differ by less are equal: rounding.
 _SAME = 1e-12
+
+_PROFILE = (
+    "raw_cosine whitened_cosine between_cosine percentile reidentification discriminability "
+    "icc_above_075 icc_above_090"
+).split()
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -29,7 +28,7 @@ def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return 1 - cosine_similarity(first - centre, second - centre)
 
 
-def reidentification(first, second, *, level: float = 0.95) -> Estimate:
+def reidentification(first, second) -> Estimate:
     """Return how often a subject's second scan is nearer to its own first scan than to any other.
 
     Cosine distance after removing the common mean; absolute difference for one feature. Chance is
@@ -39,12 +38,11 @@ def reidentification(first, second, *, level: float = 0.95) -> Estimate:
     ----------
     first, second : array-like, shape (n, d) or (n,)
         The same subjects twice; DataFrames are joined by their index.
-    level : float
-        Of Clopper and Pearson's exact interval.
 
     Returns
     -------
     Estimate
+        With Clopper and Pearson's exact interval.
 
     Raises
     ------
@@ -60,13 +58,11 @@ def reidentification(first, second, *, level: float = 0.95) -> Estimate:
     distance = _distances(second, first)
     nearest = distance <= distance.min(axis=1, keepdims=True) + _SAME
     hits, n = (np.diag(nearest) / nearest.sum(axis=1)).sum(), len(first)
-    below, above = tails(level)
-    low = sps.beta.ppf(below, hits, n - hits + 1) if hits > 0 else 0.0
-    high = sps.beta.ppf(above, hits + 1, n - hits) if hits < n else 1.0
-    return Estimate(hits / n, low, high, "Clopper-Pearson")
+    ends = sps.beta.ppf(ENDS, [hits, hits + 1], [n - hits + 1, n - hits])  # none of 0 and of n hits
+    return Estimate(hits / n, *np.where(np.isnan(ends), [0, 1], ends), "Clopper-Pearson")
 
 
-def discriminability(first, second, *, n: int = 1000, seed: int = 0) -> Estimate:
+def discriminability(first, second) -> Estimate:
     """Return how often two scans of one subject are nearer than scans of two subjects.
 
     0.5 is chance, ties count half [1]_.
@@ -74,13 +70,11 @@ def discriminability(first, second, *, n: int = 1000, seed: int = 0) -> Estimate
     Parameters
     ----------
     first, second : array-like, shape (n, d) or (n,)
-    n : int
-        Resamples of the bootstrap over subjects' own shares, which gives the 95% interval.
-    seed : int
 
     Returns
     -------
     Estimate
+        With a 95% interval from a bootstrap over subjects' own shares.
 
     References
     ----------
@@ -92,7 +86,7 @@ def discriminability(first, second, *, n: int = 1000, seed: int = 0) -> Estimate
     for distance in (_distances(first, second), _distances(second, first)):
         other = distance[~np.eye(len(first), dtype=bool)].reshape(len(first), -1)
         shares.append(1 - _share_below(other, np.diag(distance), _SAME))
-    return _mean(np.mean(shares, axis=0), n, seed)
+    return _mean(np.mean(shares, axis=0))
 
 
 def _share_below(values: np.ndarray, own: np.ndarray, same: float) -> np.ndarray:
@@ -101,13 +95,12 @@ def _share_below(values: np.ndarray, own: np.ndarray, same: float) -> np.ndarray
     return ((apart < -same) + 0.5 * (np.abs(apart) <= same)).mean(axis=1)
 
 
-def _mean(values: np.ndarray, n: int = 1000, seed: int = 0) -> Estimate:
-    picked = np.random.default_rng(seed).integers(0, len(values), (n, len(values)))
-    ends = np.quantile(values[picked].mean(axis=1), ENDS)
-    return Estimate(values.mean(), *ends, "bootstrap of subjects")
+def _mean(values: np.ndarray) -> Estimate:
+    drawn = sps.bootstrap([values], np.mean, n_resamples=1000, method="percentile", rng=0)
+    return Estimate(values.mean(), *drawn.confidence_interval, "bootstrap of subjects")
 
 
-def whitened_cosine(first, second, *, seed: int = 0) -> pd.DataFrame:
+def whitened_cosine(first, second) -> pd.DataFrame:
     """Return cosines within and between subjects after centring and whitening on *other* subjects.
 
     Raw cosine is high for every pair of vectors with a common offset. Here mean and principal
@@ -117,8 +110,6 @@ def whitened_cosine(first, second, *, seed: int = 0) -> pd.DataFrame:
     Parameters
     ----------
     first, second : array-like, shape (n, d)
-    seed : int
-        Of the folds.
 
     Returns
     -------
@@ -131,11 +122,10 @@ def whitened_cosine(first, second, *, seed: int = 0) -> pd.DataFrame:
     --------
     sklearn.decomposition.PCA : Centres and whitens.
     """
-    index = first.index if isinstance(first, pd.DataFrame) else None
     first, second = paired(first, second, minimum=10, ndim=2)
     rows = np.empty((len(first), 4))
     rows[:, 0] = np.diag(_cosine(first, second))
-    for fit, hold in KFold(5, shuffle=True, random_state=seed).split(first):
+    for fit, hold in KFold(5, shuffle=True, random_state=0).split(first):
         if np.ptp(first[fit], axis=0).max() == 0:
             raise RobustnessError("all subjects have the same embedding; nothing can be whitened")
         white = PCA(0.9, whiten=True, svd_solver="full").fit(first[fit])
@@ -143,7 +133,7 @@ def whitened_cosine(first, second, *, seed: int = 0) -> pd.DataFrame:
         own, other = np.diag(cosine), cosine[~np.eye(len(hold), dtype=bool)]
         other = other.reshape(len(hold), -1)
         rows[hold, 1:] = np.c_[own, other.mean(axis=1), _share_below(other, own, 1e-9)]
-    return pd.DataFrame(rows, index, ["raw", "within", "between", "percentile"])
+    return pd.DataFrame(rows, columns=["raw", "within", "between", "percentile"])
 
 
 def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -208,14 +198,10 @@ def profile(first, second) -> pd.Series:
     """
     cosines = whitened_cosine(first, second).to_numpy().T
     first, second = paired(first, second, ndim=2)
-    names = ["raw_cosine", "whitened_cosine", "between_cosine", "percentile"]
-    found = {name: _mean(values) for name, values in zip(names, cosines, strict=True)}
-    found["reidentification"] = reidentification(first, second)
-    found["discriminability"] = discriminability(first, second)
-    shares = _reliable_shares(first, second, 0.75, 0.9)
-    found["icc_above_075"], found["icc_above_090"] = shares
+    found = [*map(_mean, cosines), reidentification(first, second), discriminability(first, second)]
+    found += _reliable_shares(first, second, 0.75, 0.9)
     row = {"n": len(first), "chance": 1 / len(first), **collapse(first)}
-    for name, (value, low, high) in found.items():
+    for name, (value, low, high) in zip(_PROFILE, found, strict=True):
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return pd.Series(row, dtype=object)
 

@@ -49,19 +49,10 @@ class ComBat:
         Raises
         ------
         RobustnessError
-            If there are fewer than two scanners, a scanner has fewer than two rows, or a value is
-            missing.
+            If a value or a scanner is missing.
         """
-        values, names = _checked(X, scanner)
-        counts = pd.Series(names).value_counts().sort_index(key=lambda index: index.map(str))
-        if len(counts) < 2 or counts.min() < 2:
-            raise RobustnessError(
-                "ComBat compares scanners and learns a scale from two rows or more of each; the "
-                f"training rows have {counts.to_dict()}"
-            )
-        self.scanners_ = counts.index
-        which = self.scanners_.get_indexer(names)
-        rows = [np.flatnonzero(which == k) for k in range(len(counts))]
+        values, self.scanners_, which = _checked(X, scanner)
+        rows = [np.flatnonzero(which == k) for k in range(len(self.scanners_))]
         inner = sum(len(own) * values[own].var(axis=0) for own in rows)
         spread = np.sqrt(inner / len(values))
         # Features that do not vary within scanners have no scale; they stay as they are.
@@ -71,8 +62,8 @@ class ComBat:
         self.scale_ = np.ones_like(self.offset_)
         z = ((values - self._mean) / self._spread)[:, self._varies]
         for k, own in enumerate(rows):
-            offset, variance = _shrunken(z[own])
-            self.offset_[k, self._varies], self.scale_[k, self._varies] = offset, np.sqrt(variance)
+            self.offset_[k, self._varies], variance = _shrunken(z[own])
+            self.scale_[k, self._varies] = np.sqrt(variance)
         return self
 
     def transform(self, X, scanner):
@@ -90,39 +81,35 @@ class ComBat:
         Raises
         ------
         RobustnessError
-            If a scanner was not among the training rows: its offset is not known. Also if values
-            are missing or there are more or fewer features than in training.
+            If a value is missing or a scanner was not among the training rows.
         """
-        values, names = _checked(X, scanner)
-        which = self.scanners_.get_indexer(names)
-        if values.shape[1] != self.offset_.shape[1] or (which < 0).any():
-            unseen = ", ".join(pd.unique(names[which < 0]).astype(str)) or "none"
-            raise RobustnessError(
-                f"fitted on {self.offset_.shape[1]} features, {values.shape[1]} came; scanners not "
-                f"among the training rows: {unseen}. What they add cannot be known"
-            )
+        values, _, which = _checked(X, scanner, self.scanners_)
         z = (values - self._mean) / self._spread
         cleaned = (z - self.offset_[which]) / self.scale_[which] * self._spread + self._mean
         result = np.where(self._varies, cleaned, values)
         return pd.DataFrame(result, X.index, X.columns) if isinstance(X, pd.DataFrame) else result
 
 
-def _checked(X, scanner) -> tuple[np.ndarray, np.ndarray]:
-    """Return features and scanners in one order; a Series of scanners may have further rows."""
+def _checked(X, scanner, known: pd.Index | None = None) -> tuple[np.ndarray, pd.Index, np.ndarray]:
+    """Return features, scanners, and which of these every row has, if it has a known one."""
     if isinstance(X, pd.DataFrame) and isinstance(scanner, pd.Series):
-        scanner = scanner[scanner.index.isin(X.index)]
+        scanner = scanner[scanner.index.isin(X.index)]  # it may have further rows
     names = checks.aligned(X, scanner, "scanner", error=RobustnessError)
-    if pd.isna(names).any():
-        raise RobustnessError("a scanner is missing; leave that row out")
-    values = checks.numbers(X, "the features", ndim=2, error=RobustnessError)
-    return values, np.asarray(names, dtype=object)
+    names = pd.Index(np.asarray(names, dtype=object))
+    if known is None:
+        known = names.unique().dropna().sort_values(key=lambda index: index.map(str))
+    which = known.get_indexer(names)
+    if (which < 0).any():
+        unseen = ", ".join(map(str, names[which < 0].unique()))
+        raise RobustnessError(f"scanners missing or not among the training rows: {unseen}")
+    return checks.numbers(X, "the features", ndim=2, error=RobustnessError), known, which
 
 
-def _shrunken(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shrunken(z: np.ndarray) -> np.ndarray:
     """Return offset and variance of one scanner's rows, drawn towards those of all features."""
     n, offset, variance = len(z), z.mean(axis=0), z.var(axis=0, ddof=1)
     if z.shape[1] < 2:
-        return offset, variance
+        return np.array([offset, variance])
     # Priors over the features: a normal one of the offsets, an inverse gamma one of the variances.
     centre, width = offset.mean(), offset.var(ddof=1)
     m, v = variance.mean(), max(variance.var(ddof=1), 1e-200)
@@ -135,4 +122,4 @@ def _shrunken(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = np.array([new, (rate + squares / 2) / (n / 2 + shape - 1)])
         if np.abs(found - before).max() < _TOLERANCE:
             break
-    return found[0], found[1]
+    return found

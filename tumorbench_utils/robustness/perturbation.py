@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 
 from tumorbench_utils.patches import extract_patches
-from tumorbench_utils.robustness.agreement import RobustnessError
 
 #: Patches per model that wait for one forward pass.
 _BATCH = 16
@@ -63,10 +62,9 @@ def jitter(
 
     Raises
     ------
-    RobustnessError
-        If `mm` is negative or not finite, or the cohort has no lesions.
     PatchError
-        If a scan cannot be read, or a shifted seed leaves it by more than half a patch.
+        If a scan cannot be read, or a shifted seed is not finite or leaves the scan by more than
+        half a patch.
     """
     return jitter_all(cohort, [(model, module)], mm, n, seed)[0]
 
@@ -91,11 +89,6 @@ def jitter_all(
         In the order of `encoders`.
     """
     table, mm = cohort.table, np.broadcast_to(np.asarray(mm, dtype=float), n)
-    if not (len(table) and n and (mm >= 0).all() and np.isfinite(mm).all()):
-        raise RobustnessError(
-            f"{len(table)} lesions, {n} trials, shifts of {mm} mm: lesions and trials are needed, "
-            "and finite distances of 0 or more"
-        )
     offsets = mm[:, None, None] * shifts(1, n * len(table), seed).reshape(n, len(table), 3)
     points = table[["coord_x", "coord_y", "coord_z"]].to_numpy(float) + offsets
     places, scans = [], []
@@ -139,11 +132,9 @@ def encode_scans(scans: Iterable[tuple], encoders: Sequence[tuple]) -> list[np.n
     for patches in _batches(scans, specs):
         distinct = {}
         for spec, column in zip(specs, zip(*patches, strict=True), strict=True):
-            known: dict[bytes, int] = {}
-            places = [known.setdefault(patch.tobytes(), len(known)) for patch in column]
-            firsts = np.unique(places, return_index=True)[1]
-            stack = np.stack([column[n] for n in firsts])[:, None]
-            distinct[spec] = torch.from_numpy(stack), places
+            places, _ = pd.factorize(np.array([patch.tobytes() for patch in column], object))
+            firsts = np.stack([column[n] for n in np.unique(places, return_index=True)[1]])
+            distinct[spec] = torch.from_numpy(firsts[:, None]), places
         for result, (model, module) in zip(results, encoders, strict=True):
             stack, places = distinct[model.spec]
             result.append(model.encode(module, stack).numpy()[places])
