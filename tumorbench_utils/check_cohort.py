@@ -6,6 +6,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,17 +29,19 @@ _CENTRE = replace(SPEC, size=(6, 6, 6))
 
 _SEED = ["coord_x", "coord_y", "coord_z"]
 
-#: Other conventions in which coordinates come, as (name, where the seed then is in LPS mm).
+#: Other conventions in which coordinates come: where seeds then are in LPS mm.
 _CONVENTIONS = {
-    "with x and y negated (RAS)": lambda seed, affine: seed * (-1, -1, 1),
-    "with x negated": lambda seed, affine: seed * (-1, 1, 1),
-    "with y negated": lambda seed, affine: seed * (1, -1, 1),
-    "as voxel numbers": lambda seed, affine: affine[:3, :3] @ seed + affine[:3, 3],
-    "as voxel numbers z, y, x": lambda seed, affine: affine[:3, :3] @ seed[::-1] + affine[:3, 3],
+    "with x and y negated (RAS)": lambda seeds, affine: seeds * (-1, -1, 1),
+    "with x negated": lambda seeds, affine: seeds * (-1, 1, 1),
+    "with y negated": lambda seeds, affine: seeds * (1, -1, 1),
+    "as voxel numbers": lambda seeds, affine: seeds @ affine[:3, :3].T + affine[:3, 3],
+    "as voxel numbers z, y, x": lambda seeds, affine: (
+        seeds[:, ::-1] @ affine[:3, :3].T + affine[:3, 3]
+    ),
 }
 
 _SCAN = "scan_id format lesions voxels axes in_plane_mm slice_mm height_mm".split()
-_LESION = "lesion_id row digest margin_mm centre_hu low_hu high_hu".split() + list(_CONVENTIONS)
+_LESION = "row lesion_id digest margin_mm centre_hu low_hu high_hu".split() + list(_CONVENTIONS)
 
 
 class CohortCheck(NamedTuple):
@@ -46,7 +49,6 @@ class CohortCheck(NamedTuple):
 
     Attributes
     ----------
-    cohort : Cohort
     faults : list of str
         They name row and column of the table's file.
     scans : DataFrame, index ``scan_id``
@@ -58,7 +60,6 @@ class CohortCheck(NamedTuple):
         other convention in which the seed would lie in the scan too, the median there.
     """
 
-    cohort: Cohort
     faults: list[str]
     scans: pd.DataFrame
     lesions: pd.DataFrame
@@ -102,23 +103,17 @@ def check(cohort: Cohort) -> CohortCheck:
     quiet = "TUMORBENCH_QUIET" in os.environ  # on a page of the book
     with ThreadPoolExecutor(2) as pool:
         seen = list(tqdm(pool.map(_look, groups), "scans", len(groups), disable=quiet))
-    faults = [fault for one, _, _ in seen for fault in one]
-    scans = pd.DataFrame([scan for _, scan, _ in seen if scan], columns=_SCAN)
-    lesions = pd.DataFrame([row for _, _, rows in seen for row in rows], columns=_LESION)
-    for _, alike in lesions.groupby("digest", sort=False):
-        first, *others = [table.loc[row] for row in alike["row"]]
-        for other in others:
-            if other["patient_id"] != first["patient_id"]:
-                said = (
-                    f"shows the same scan at the same place as {first['lesion_id']} of "
-                    f"{first['patient_id']}: one patient under two names?"
-                )
-                faults.append((other.name, "patient_id", said))
+    faults, scans, rows = (list(chain(*found)) for found in zip(*seen, strict=True))
+    lesions = pd.DataFrame(rows, columns=_LESION).set_index("row")
+    for _, alike in lesions.join(table["patient_id"]).groupby("digest", sort=False):
+        first = alike.iloc[0]
+        for row in alike.index[alike["patient_id"] != first["patient_id"]]:
+            same = f"{first['lesion_id']} of {first['patient_id']}: one patient under two names?"
+            faults.append((row, "patient_id", f"shows the same scan at the same place as {same}"))
     return CohortCheck(
-        cohort,
         [f"{where(table, row, column)}: {fault}" for row, column, fault in faults],
-        scans.set_index("scan_id"),
-        lesions.set_index("lesion_id").drop(columns=["row", "digest"]),
+        pd.DataFrame(scans, columns=_SCAN).set_index("scan_id"),
+        lesions.set_index("lesion_id").drop(columns="digest"),
     )
 
 
@@ -130,75 +125,43 @@ def where(table: pd.DataFrame, row: int, column: str) -> str:
     return f"{file}row {rows[row]}, column {called!r} ({table.loc[row, 'lesion_id']})"
 
 
-def _look(rows: pd.DataFrame) -> tuple[list, dict | None, list]:
+def _look(rows: pd.DataFrame) -> tuple[list, list, list]:
     """Open one scan; return its faults (row, column, text), its geometry, and its lesions."""
-    path = rows["image_path"].iloc[0]
+    path, seeds = rows["image_path"].iloc[0], rows[_SEED].to_numpy(float)
     try:
         volume = open_volume(path)
     except PatchError as error:
-        return [(rows.index[0], "image_path", str(error))], None, []
+        return [(rows.index[0], "image_path", str(error))], [], []
     affine, shape = volume.affine, np.array(volume.shape)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     direction = affine[:3, :3] / spacing
     axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction.ravel())
-    oblique = ", oblique" if np.abs(direction).max(axis=0).min() < 0.999 else ""
+    axes += ", oblique" * bool(np.abs(direction).max(axis=0).min() < 0.999)
     head, suffixes = int(np.abs(direction[2]).argmax()), Path(path).suffixes
-    scan = {
-        "scan_id": rows["scan_id"].iloc[0],
-        "format": "DICOM" if os.path.isdir(path) else "".join(suffixes[-1 - (".gz" in suffixes) :]),
-        "lesions": len(rows),
-        "voxels": " x ".join(map(str, shape)),
-        "axes": axes + oblique,
-        "in_plane_mm": np.delete(spacing, head).mean(),
-        "slice_mm": spacing[head],
-        "height_mm": (shape[head] - 1) * spacing[head],
-    }
-
-    def margin(seed: np.ndarray) -> float:
-        index = np.linalg.solve(affine[:3, :3], seed - affine[:3, 3])
-        return (np.minimum(index, shape - 1 - index) * spacing).min()
-
-    faults, lesions, inside = [], [], {}
-    for row, seed in zip(rows.index, rows[_SEED].to_numpy(float), strict=True):
-        moved = {name: move(seed, affine) for name, move in _CONVENTIONS.items()}
-        others = {name: point for name, point in moved.items() if margin(point) >= 0}
-        if margin(seed) >= -max(spacing) / 2:
-            inside[row] = {"centre_hu": seed, **others}
-            continue
-        said = f"the seed {tuple(seed.round(1).tolist())} lies {-margin(seed):.0f} mm outside"
-        said += f" the scan; {' or '.join(others)} it lies inside: LPS mm are needed" * bool(others)
-        faults.append((row, "coord_x", said))
-    for (row, points), found in zip(inside.items(), _patches(path, inside), strict=True):
-        if isinstance(found, PatchError):
-            faults.append((row, "image_path", str(found)))
-            continue
-        patch, medians = found
-        lesions.append(
-            {
-                "row": row,
-                "lesion_id": rows.loc[row, "lesion_id"],
-                "margin_mm": margin(points["centre_hu"]),
-                "low_hu": patch.min(),
-                "high_hu": patch.max(),
-                "digest": digests.of(patch.round()),
-                **medians,
-            }
-        )
-    return faults, scan, lesions
-
-
-def _patches(path: str, inside: dict[int, dict]) -> list:
-    """Return patch and medians of each row, or an error: one must not hide the others."""
-    seeds = [points["centre_hu"] for points in inside.values()]
-    every = [point for points in inside.values() for point in points.values()]
+    kind = "DICOM" if os.path.isdir(path) else "".join(suffixes[-1 - (".gz" in suffixes) :])
+    size = np.delete(spacing, head).mean(), spacing[head], (shape[head] - 1) * spacing[head]
+    scan = [rows["scan_id"].iloc[0], kind, len(rows), " x ".join(map(str, shape)), axes, *size]
+    # Seeds by convention, the own one first: (lesion, convention, coordinate).
+    points = np.stack([seeds, *(f(seeds, affine) for f in _CONVENTIONS.values())], axis=1)
+    index = (points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
+    margin = (np.minimum(index, shape - 1 - index) * spacing).min(axis=2)
+    inside, faults = margin >= 0, []
+    inside[:, 0] = margin[:, 0] >= -max(spacing) / 2
+    for n in np.flatnonzero(~inside[:, 0]):
+        said = f"the seed {tuple(seeds[n].round(1).tolist())} lies {-margin[n, 0]:.0f} mm outside"
+        others = " or ".join(np.array(list(_CONVENTIONS))[inside[n, 1:]])
+        said += " the scan" + f"; {others} it lies inside: LPS mm are needed" * bool(others)
+        faults.append((rows.index[n], "coord_x", said))
+    kept, inside = np.flatnonzero(inside[:, 0]), inside & inside[:, :1]
     try:
-        patches = [patch for (patch,) in extract_patches(path, seeds, [SPEC])]
-        medians = (float(np.median(c)) for (c,) in extract_patches(path, every, [_CENTRE]))
-        return [
-            (patch, {name: next(medians) for name in points})
-            for patch, points in zip(patches, inside.values(), strict=True)
-        ]
+        patches = extract_patches(path, seeds[kept], [SPEC])
+        centres = extract_patches(path, points[inside], [_CENTRE])
     except PatchError as error:
-        if len(inside) == 1:
-            return [error]
-        return [_patches(path, {row: points})[0] for row, points in inside.items()]
+        return [*faults, (rows.index[0], "image_path", str(error))], [scan], []
+    hu, lesions = np.full(inside.shape, np.nan), []
+    hu[inside] = [np.median(centre) for (centre,) in centres]
+    for n, (patch,) in zip(kept, patches, strict=True):
+        names = rows.index[n], rows["lesion_id"].iloc[n], digests.of(patch.round())
+        own = margin[n, 0], hu[n, 0], patch.min(), patch.max()
+        lesions.append([*names, *own, *hu[n, 1:]])
+    return faults, [scan], lesions

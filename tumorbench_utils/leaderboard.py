@@ -5,6 +5,8 @@ the edition and the kind of weights that it belongs to. Ranks are given within o
 protocol, and whether the book measured it), never across.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import yaml
@@ -58,29 +60,23 @@ def measured(cohort, setting: str, features=None) -> pd.DataFrame:
     lesions = next(iter(features.values())).index if features else None
     ep, rows = endpoint(cohort, protocol, lesions=lesions), []
 
-    def add(model, kind, weights, chapter, result) -> None:
-        scored = _scored(result.scores, result.n_train, result.n_test)
-        rows.append(dict(model=model, kind=kind, weights=weights, chapter=chapter, **scored))
-
     for name, result in ep.baselines(probe).items():
         kind = "ceiling" if name == "best known" else "baseline"
         weights = "untrained" if name == "untrained network" else None
-        add(name, kind, weights, "endpoints/does_it_beat_a_ruler", result)
+        rows.append((name, kind, weights, "endpoints/does_it_beat_a_ruler", result))
     for name, X in (features or {}).items():
         result = ep.probe(name, X, probe, weights=features.weights)
-        add(name, "model", features.weights, chapter, result)
-    return pd.DataFrame(rows).assign(
-        edition=cohort.edition, cohort=cohort.card.key, setting=setting
-    )
+        rows.append((name, "model", features.weights, chapter, result))
+    board = pd.DataFrame(rows, columns=["model", "kind", "weights", "chapter", "result"])
+    scored = [_scored(r.scores, r.n_train, r.n_test) for r in board.pop("result")]
+    facts = {"edition": cohort.edition, "cohort": cohort.card.key, "setting": setting}
+    return board.join(pd.DataFrame(scored)).assign(**facts)
 
 
-def printed(release: str = "2025-03") -> pd.DataFrame:
+def printed() -> pd.DataFrame:
     """Return the published AUCs with intervals corrected for the overlap of the splits.
 
-    Parameters
-    ----------
-    release : str
-        Release of the figures, see ``data/published/README.md``.
+    The figures are those of March 2025, see ``data/published/README.md``.
 
     Returns
     -------
@@ -88,8 +84,7 @@ def printed(release: str = "2025-03") -> pd.DataFrame:
         As :func:`measured`, all cohorts.
     """
     figures, sizes = published("knn_auc"), published("cohort_sizes").set_index("cohort")
-    checks.one_of(release, "release", figures["release"].unique())
-    board = figures[figures["release"] == release].reset_index(drop=True)
+    board = figures[figures["release"] == "2025-03"].reset_index(drop=True)
     # Printed was the mean ± 1.96 sd / sqrt(10), as if the ten splits did not overlap.
     board["sd"] = (board["high"] - board["low"]) / 2 * np.sqrt(10) / 1.96
     for name, part in board.groupby("cohort"):
@@ -114,16 +109,9 @@ def submitted(edition: str) -> pd.DataFrame:
     rows = {}
     for body in submissions.accepted().values():
         model = body["model"]
-        facts = {
-            "edition": edition,
-            "weights": f"{model['weights']} (submitted)",
-            "kind": "submission",
-            "model": model["key"],
-            "licence": model["licence"],
-            "parameters": model["parameters"] or np.nan,
-            "use": "read first",
-            "chapter": "synthesis/submissions",
-        }
+        facts = {"edition": edition, "weights": f"{model['weights']} (submitted)"}
+        facts |= {"kind": "submission", "model": model["key"], "licence": model["licence"]}
+        facts |= {"parameters": model["parameters"] or np.nan, "use": "read first"}
         for row in body["results"] if body["edition"] == edition else []:
             cohort, key = row["cohort"], (row["probe"], row["protocol"])
             if key in names:
@@ -131,7 +119,17 @@ def submitted(edition: str) -> pd.DataFrame:
                 own = {"cohort": cohort, "setting": names[key], "overlap": overlap}
                 scored = _scored(row["scores"], row["n_train"], row["n_test"])
                 rows[model["key"], cohort, key] = facts | own | scored
-    return pd.DataFrame(rows.values())
+    return pd.DataFrame(rows.values()).assign(chapter="synthesis/submissions")
+
+
+def sessions(cohort, features: Mapping[str, pd.DataFrame]) -> dict[str, list[pd.DataFrame]]:
+    """Return the rows of test and of retest, by patient, per set of features."""
+    table = cohort.table
+    scans = [table[table["session"] == name] for name in ("test", "retest")]
+    return {
+        name: [X.loc[s["lesion_id"]].set_axis(s["patient_id"]) for s in scans]
+        for name, X in features.items()
+    }
 
 
 def repeatability(cohort, features: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -151,12 +149,10 @@ def repeatability(cohort, features: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
     from tumorbench_utils import robustness
 
-    rows, table = {}, cohort.table
-    scans = [table[table["session"] == name] for name in ("test", "retest")]
-    for name, X in features.items():
-        first, second = (X.loc[s["lesion_id"]].set_axis(s["patient_id"]) for s in scans)
+    rows = {}
+    for name, (first, second) in sessions(cohort, features).items():
         # One number lies on a line by nature; that is no collapse.
-        collapsed = X.shape[1] > 1 and bool(robustness.collapse(first)["collapsed"])
+        collapsed = first.shape[1] > 1 and bool(robustness.collapse(first)["collapsed"])
         rows[name] = [*robustness.discriminability(first, second), collapsed]
     columns = ["robustness", "robustness_low", "robustness_high", "collapsed"]
     return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("model")
@@ -165,9 +161,7 @@ def repeatability(cohort, features: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def _ranked(part: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of one setting with their ranks."""
     fair = part[part["kind"] != "ceiling"].pivot(index="cohort", columns="model")
-    full = fair["auc"].columns[
-        fair[["auc", "error"]].notna().all().groupby("model").all().to_numpy()
-    ]
+    full = fair[["auc", "error"]].notna().all().groupby("model").all().loc[lambda row: row].index
     if len(full) < 2 or len(fair) < 2:
         return part
     place = fair["auc"][full].rank(axis=1, ascending=False).mean().rank()
@@ -202,7 +196,7 @@ def assemble(parts: list[pd.DataFrame], steady: pd.DataFrame | None = None) -> p
     facts = pd.DataFrame.from_dict(cards, "index", columns=["licence", "parameters"])
     rates = pd.read_csv(_DATA / "embedding_rates.csv", comment="#", index_col="what")
     facts = facts.join(rates.rename(columns={"cpu_seconds": "seconds"})[["seconds", "gflop"]])
-    facts["use"] = pd.Series(_FACTS["use"]).reindex(facts.index)
+    facts["use"] = pd.Series(_FACTS["use"])
     seen = published("pretraining_overlap").set_index(["model", "cohort"])["overlap"]
     own, here = board["kind"] == "model", board["edition"] != "published"
     for rows, values in [(own, facts), (here, steady)]:

@@ -5,7 +5,7 @@ all of them stand side by side, with intervals, beside what needs no network. ``
 writes them with the methods in words: ``notebooks/reports/report.ipynb``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from tumorbench_utils import embeddings, endpoints, plots, robustness, similarity, survival
 from tumorbench_utils.cohorts import Cohort
+from tumorbench_utils.leaderboard import sessions
 from tumorbench_utils.models import BENCHMARK, MODELS
 from tumorbench_utils.probes import compare
 from tumorbench_utils.splits import grouped_splits
@@ -70,23 +71,14 @@ def discrimination(
         results[model] = ep.probe(model, X, "linear", weights=weights_of(model, cohort.edition))
     rows = {}
     for name, result in results.items():
-        low, high = result.interval()
-        rows[name] = {
-            "kind": kind_of(name),
-            "weights": weights_of(name, cohort.edition) if name in features else "",
-            "auc": result.mean,
-            "low": max(low, 0.0),
-            "high": min(high, 1.0),
-            "brier": result.metrics()["brier"].mean(),
-        }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
-    reference = next((name for name in _RULERS if name in results), None)
-    if reference is not None:
-        compared = compare(results, reference, n=n)
-        table["reference"] = reference
-        for column in ("difference", "difference_low", "difference_high", "p_holm"):
-            table[column] = compared[column]
-    return table.sort_values("auc", ascending=False)
+        weights = weights_of(name, cohort.edition) if name in features else ""
+        ends, brier = np.clip(result.interval(), 0, 1), result.metrics()["brier"].mean()
+        rows[name] = [weights, result.mean, *ends, brier]
+    table = _table(rows, ["weights", "auc", "low", "high", "brier"])
+    if reference := next((name for name in _RULERS if name in results), None):
+        compared = compare(results, reference, n=n).filter(regex="^difference|^p_holm")
+        table = table.assign(reference=reference).join(compared)
+    return table
 
 
 def time_to_event(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -119,26 +111,15 @@ def time_to_event(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.Da
     covariates = [c for c in known.clinical + known.size if table[c].notna().mean() > 0.5]
     table = table.dropna(subset=covariates)
     splits = grouped_splits(table, stratify="event")
+    times, clinic = (table["time_days"], table["event"]), table[covariates] if covariates else None
     rows = {}
     for model, X in features.items():
-        made = survival.evaluate(
-            X.loc[table.index],
-            table["time_days"],
-            table["event"],
-            table[covariates] if covariates else None,
-            splits,
-        )
+        made = survival.evaluate(X.loc[table.index], *times, clinic, splits)
         scores = made.summary.query("metric == 'uno'").set_index("model")
         for source, name in (("clinical", "clinical"), ("embedding", model)):
             if source in scores.index and name not in rows:
-                values = scores.loc[source, ["mean", "low", "high"]].to_list()
-                rows[name] = [kind_of(name), *values, made.n, made.events]
-    columns = ["kind", "uno", "low", "high", "patients", "events"]
-    return (
-        pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-        .rename_axis("name")
-        .sort_values("uno", ascending=False)
-    )
+                rows[name] = [*scores.loc[source, ["mean", "low", "high"]], made.n, made.events]
+    return _table(rows, ["uno", "low", "high", "patients", "events"])
 
 
 def repeatability(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -158,21 +139,12 @@ def repeatability(cohort: Cohort, features: Mapping[str, pd.DataFrame]) -> pd.Da
         ``collapsed``: whether all patients lie on nearly one point, so that the rest means
         nothing.
     """
-    table = cohort.table.set_index("lesion_id")
-    patient, session = table["patient_id"], table["session"]
     rows = {}
-    for model, X in features.items():
-        first, second = (
-            X.loc[patient.index[session == word]].set_axis(patient[session == word])
-            for word in ("test", "retest")
-        )
-        reidentified, low, high = robustness.reidentification(first, second)
+    for model, (first, second) in sessions(cohort, features).items():
         icc = robustness.component_icc(first, second)["value"].median()
         collapsed = bool(robustness.collapse(first)["collapsed"])
-        rows[model] = [kind_of(model), reidentified, low, high, icc, collapsed]
-    columns = ["kind", "reidentified", "low", "high", "icc", "collapsed"]
-    made = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
-    return made.sort_values("reidentified", ascending=False)
+        rows[model] = [*robustness.reidentification(first, second), icc, collapsed]
+    return _table(rows, ["reidentified", "low", "high", "icc", "collapsed"])
 
 
 def likeness(features: Mapping[str, pd.DataFrame], model: str, *, n: int = 200) -> pd.DataFrame:
@@ -193,11 +165,19 @@ def likeness(features: Mapping[str, pd.DataFrame], model: str, *, n: int = 200) 
         percentile of the permutation null) and ``p``. The most alike first.
     """
     pairs = similarity.pairwise(features, "linear_cka", n_permutations=n)
-    pairs = pairs[(pairs["first"] == model) | (pairs["second"] == model)].copy()
-    pairs["name"] = np.where(pairs["first"] == model, pairs["second"], pairs["first"])
-    pairs["kind"] = pairs["name"].map(kind_of)
-    made = pairs.set_index("name").rename(columns={"value": "cka"})
-    return made[["kind", "cka", "null_high", "p"]].sort_values("cka", ascending=False)
+    both = pairs[["first", "second"]]
+    own = pairs[both.eq(model).any(axis=1)]
+    names = both.where(both != model).loc[own.index].bfill(axis=1)["first"]
+    rows = dict(zip(names, own[["value", "null_high", "p"]].to_numpy(), strict=True))
+    return _table(rows, ["cka", "null_high", "p"])
+
+
+def _table(rows: dict[str, Sequence], columns: list[str]) -> pd.DataFrame:
+    """Return rows by model or baseline with their kind, the best first."""
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
+    table.insert(0, "kind", table.index.map(kind_of))
+    best = next(name for name in columns if name != "weights")
+    return table.sort_values(best, ascending=False)
 
 
 def draw(axes: Axes, table: pd.DataFrame, value: str, *, chance: float | None = None) -> Axes:
@@ -213,10 +193,9 @@ def draw(axes: Axes, table: pd.DataFrame, value: str, *, chance: float | None = 
     chance : float, optional
         Position of a dashed line.
     """
-    low = table["low"] if "low" in table else table[value]
-    high = table["high"] if "high" in table else table[value]
+    ends = (table.get(name, table[value]) for name in ("low", "high"))
     colors = [_COLORS[kind] for kind in table["kind"]]
-    plots.forest(axes, list(table.index), table[value], low, high, reference=chance, colors=colors)
+    plots.forest(axes, list(table.index), table[value], *ends, reference=chance, colors=colors)
     for kind in table["kind"].drop_duplicates():
         axes.plot([], [], "o-", color=_COLORS[kind], label=kind)
     axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)

@@ -106,13 +106,19 @@ def export(
     by: Annotated[str, typer.Option(help="Who stands for the numbers.")],
     edition: Edition = None,
 ) -> None:
-    """Write the kept results of a model as a submission."""
+    """Write the kept results of a model as a submission, to a new file."""
     import json
 
-    from tumorbench_utils import settings, submissions
+    from tumorbench_utils import results, settings, submissions
 
     edition = settings.edition(edition)
     about = json.loads(facts.read_text(encoding="utf-8"))
-    kept = submissions.kept_results(model, edition)
-    submissions.write(file, submissions.submission(about, kept, by=by, edition=edition))
+    kept, splits = {}, {"careful": "grouped", "published": "reference"}
+    for meta, result in results.noted(edition=edition, model=model):
+        own = meta["splits"] == splits.get(meta["protocol"]) and meta["probe"] in ("knn", "linear")
+        if own and result.metric == "auc":
+            kept[tuple(meta[name] for name in submissions.KEYS)] = result
+    body = submissions.submission(about, kept, by=by, edition=edition)
+    with file.open("x", encoding="utf-8") as stream:  # results are never overwritten
+        json.dump(body, stream, indent=1, ensure_ascii=False)
     print(f"{file}: {len(kept)} results of {model}; check it with `tumorbench results check`")
