@@ -31,13 +31,11 @@ _SEED = ["coord_x", "coord_y", "coord_z"]
 
 #: Other conventions in which coordinates come: where seeds then are in LPS mm.
 _CONVENTIONS = {
-    "with x and y negated (RAS)": lambda seeds, affine: seeds * (-1, -1, 1),
-    "with x negated": lambda seeds, affine: seeds * (-1, 1, 1),
-    "with y negated": lambda seeds, affine: seeds * (1, -1, 1),
-    "as voxel numbers": lambda seeds, affine: seeds @ affine[:3, :3].T + affine[:3, 3],
-    "as voxel numbers z, y, x": lambda seeds, affine: (
-        seeds[:, ::-1] @ affine[:3, :3].T + affine[:3, 3]
-    ),
+    "with x and y negated (RAS)": lambda seeds, to_mm: seeds * (-1, -1, 1),
+    "with x negated": lambda seeds, to_mm: seeds * (-1, 1, 1),
+    "with y negated": lambda seeds, to_mm: seeds * (1, -1, 1),
+    "as voxel numbers": lambda seeds, to_mm: to_mm(seeds),
+    "as voxel numbers z, y, x": lambda seeds, to_mm: to_mm(seeds[:, ::-1]),
 }
 
 _SCAN = "scan_id format lesions voxels axes in_plane_mm slice_mm height_mm".split()
@@ -142,8 +140,10 @@ def _look(rows: pd.DataFrame) -> tuple[list, list, list]:
     size = np.delete(spacing, head).mean(), spacing[head], (shape[head] - 1) * spacing[head]
     scan = [rows["scan_id"].iloc[0], kind, len(rows), " x ".join(map(str, shape)), axes, *size]
     # Seeds by convention, the own one first: (lesion, convention, coordinate).
-    points = np.stack([seeds, *(f(seeds, affine) for f in _CONVENTIONS.values())], axis=1)
-    index = (points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
+    turn, origin = affine[:3, :3].T, affine[:3, 3]
+    moved = [move(seeds, lambda at: at @ turn + origin) for move in _CONVENTIONS.values()]
+    points = np.stack([seeds, *moved], axis=1)
+    index = (points - origin) @ np.linalg.inv(turn)
     margin = (np.minimum(index, shape - 1 - index) * spacing).min(axis=2)
     inside, faults = margin >= 0, []
     inside[:, 0] = margin[:, 0] >= -max(spacing) / 2

@@ -17,6 +17,10 @@ _MARKS = {"seen": " ●", "possible": " ◐", "unknown": " ?"}
 #: Columns in which less is better; they are sorted upwards first, empty cells last.
 _LESS = ("rank", "rank over all", "M parameters", "s / patch")
 
+#: All rows, as HTML, without a network.
+_LOOK = {"allow_html": True, "showIndex": False, "text_in_header_can_be_selected": False}
+_LOOK |= {"connected": False, "paging": False, "maxBytes": 0}
+
 #: Lists of filters: as high as their few lines, without buttons of their own.
 _PANES = {"controls": False, "dtOpts": {"scrollY": "11em"}}
 
@@ -73,8 +77,7 @@ def summary(board: pd.DataFrame) -> pd.DataFrame:
     for (setting, model), part in board.groupby(["setting", "model"], sort=False):
         by_cohort = {row.cohort: row for row in part.itertuples()}
         first = next(iter(by_cohort.values()))
-        known = first.kind == "model" and model in MODELS
-        page = f"models/{model}" if known else first.chapter
+        page = f"models/{model}" if first.kind == "model" and model in MODELS else first.chapter
         row = {"model": cell(model, "", page, first.weights)}
         row["rank"] = number(first, "rank", ".0f", "endpoints/reanalysis")
         row["mean"] = cell(part["auc"].mean() if len(by_cohort) == len(cohorts) else None, ".2f")
@@ -113,8 +116,6 @@ def widget(cells: pd.DataFrame, filters: list[str], caption: str) -> HTML:
     less = [n for n, name in enumerate(cells) if name in _LESS]
     keys = {end: JavascriptFunction(_SORTED.replace("EMPTY", end)) for end in ("''", "Infinity")}
     chosen = [{"column": places[0], "rows": [cells.iat[0, places[0]]]}]
-    look = {"allow_html": True, "showIndex": False, "text_in_header_can_be_selected": False}
-    whole = {"connected": False, "paging": False, "maxBytes": 0}
     text = to_html_datatable(
         cells.rename(columns=html.escape),
         caption=html.escape(caption),
@@ -125,16 +126,12 @@ def widget(cells: pd.DataFrame, filters: list[str], caption: str) -> HTML:
             {"targets": "_all", "render": keys["''"], "orderSequence": ["desc", "asc"]},
         ],
         searchPanes={"columns": places, "preSelect": chosen, **_PANES},
-        **look,
-        **whole,
+        **_LOOK,
     )
     # No link to another server; and the plain table stays until the script of the book is there.
     text = re.sub(r"<a href=https://itables\.org.*?</a>", "", text, flags=re.S)
-    text = re.sub(
-        r"<script>(document\.getElementById.*?)</script>",
-        r"<script>addEventListener('itables', () => { \1 })</script>",
-        text,
-    )
+    later = r"<script>addEventListener('itables', () => { \1 })</script>"
+    text = re.sub(r"<script>(document\.getElementById.*?)</script>", later, text)
     script = '<script src="../../_static/itables.js" defer></script>'
     return HTML(f'<div class="leaderboard">{text}</div>{script}')
 
@@ -153,14 +150,13 @@ def downloads(board: pd.DataFrame, about: str) -> HTML:
     """
     rows = json.loads(board.to_json(orient="records", double_precision=15))
     whole = {"about": about, "dictionary": COLUMNS, "rows": rows}
-    files = {
+    meanings, links = pd.Series(COLUMNS, name="meaning").rename_axis("column"), []
+    for name, text in {
         "leaderboard.csv": board.to_csv(index=False),
         "leaderboard.json": json.dumps(whole, ensure_ascii=False),
-        "dictionary.csv": pd.Series(COLUMNS, name="meaning").rename_axis("column").to_csv(),
-    }
-    links = []
-    for name, text in files.items():
-        data = base64.b64encode(text.encode("utf-8")).decode("ascii")
+        "dictionary.csv": meanings.to_csv(),
+    }.items():
+        data = base64.b64encode(text.encode()).decode()
         link = f'<a download="{name}" href="data:text/plain;charset=utf-8;base64,{data}">{name}</a>'
         links.append(f"{link} ({len(text) / 1000:.0f} kB)")
     return HTML(f"<p>Download: {' · '.join(links)}</p>")

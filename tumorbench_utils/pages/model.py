@@ -2,6 +2,7 @@
 
 import functools
 import time
+import timeit
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,9 +15,10 @@ from tumorbench_utils import plots, settings
 from tumorbench_utils.cohorts import load_cohort
 from tumorbench_utils.models import FoundationModel, weights
 from tumorbench_utils.models.base import ModelCard
-from tumorbench_utils.patches import PatchSpec, extract_patches
+from tumorbench_utils.patches import PatchSpec, extract_patch
 
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
+_EDGES = (0.5, 0.93), (0.5, 0.03), (0.02, 0.48), (0.93, 0.48)
 _PLANE = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}
 
 
@@ -52,20 +54,24 @@ def stages(model: FoundationModel, names: dict[str, str]) -> pd.DataFrame:
         One row per stage: ``stage``, ``shape`` (of one patch, channels included, as the module
         gives it) and ``parameters``.
     """
-    found = {}
+    shapes = {}
+
+    def note(part, args, output):
+        shapes[part] = tuple(output.shape[1:])
+
     with torch.device("meta"), torch.inference_mode():
         module = model.build("full")
-        for name, title in names.items():
-            part = module.get_submodule(name)
-            count = sum(p.numel() for p in part.parameters())
-
-            def note(part, args, output, title=title, count=count):
-                found[title] = tuple(output.shape[1:]), count
-
+        titles = {module.get_submodule(name): title for name, title in names.items()}
+        for part in titles:
             part.register_forward_hook(note)
         module(torch.empty(1, 1, *model.spec.size))
-    rows = [(title, *facts) for title, facts in found.items()]
+    rows = [(titles[part], shape, count(part)) for part, shape in shapes.items()]
     return pd.DataFrame(rows, columns=["stage", "shape", "parameters"])
+
+
+def count(module: torch.nn.Module) -> int:
+    """Return how many parameters a network has."""
+    return sum(p.numel() for p in module.parameters())
 
 
 def draw_stages(frame: pd.DataFrame, edition: str, ylim=(-4.6, 4.2)) -> None:
@@ -85,10 +91,9 @@ def draw_stages(frame: pd.DataFrame, edition: str, ylim=(-4.6, 4.2)) -> None:
         width, height = 0.25 + np.log2(channels) / 10, max(grid, default=1) ** 0.5
         color = plots.PALETTE[4] if grid else plots.PALETTE[1]
         axes.add_patch(plt.Rectangle((left, -height / 2), width, height, color=color))
-        size, middle = " x ".join(map(str, grid)), left + width / 2
+        middle, said = left + width / 2, f"{channels}\n{' x '.join(map(str, grid))}"
         axes.text(middle, height / 2 + 0.3, row.stage, ha="center", fontsize=8)
-        under = {"ha": "center", "va": "top", "fontsize": 7}
-        axes.text(middle, -height / 2 - 0.3, f"{channels}\n{size}", **under)
+        axes.text(middle, -height / 2 - 0.3, said, ha="center", va="top", fontsize=7)
         left += width + 0.55
     axes.set(xlim=(-0.3, left - 0.2), ylim=ylim)
     axes.axis("off")
@@ -110,8 +115,8 @@ def examples(n: int = 4) -> pd.DataFrame:
 
 def cut(row: pd.Series, spec: PatchSpec) -> np.ndarray:
     """Return the patch of one lesion."""
-    seed = tuple(row[["coord_x", "coord_y", "coord_z"]].astype(float))
-    return extract_patches(row["image_path"], [seed], [spec])[0][0]
+    seed = row[["coord_x", "coord_y", "coord_z"]].astype(float)
+    return extract_patch(row["image_path"], seed, spec)
 
 
 def stack(table: pd.DataFrame, spec: PatchSpec) -> torch.Tensor:
@@ -133,11 +138,10 @@ def draw_patch(patch: np.ndarray, spec: PatchSpec) -> None:
     for axis, one in enumerate(axes):
         title = f"axis {axis}: {_PLANE.get(spec.orientation[axis], 'sagittal')}"
         plots.slices(one, patch, axis, title, vmin=low, vmax=high)
-        down, right = (letter for i, letter in enumerate(spec.orientation) if i != axis)
-        letters = {(0.5, 0.93): _OPPOSITE[down], (0.5, 0.03): down}
-        letters |= {(0.02, 0.48): _OPPOSITE[right], (0.93, 0.48): right}
-        for (x, y), letter in letters.items():
-            one.text(x, y, letter, color=plots.PALETTE[6], fontsize=8, transform=one.transAxes)
+        down, right = spec.orientation.replace(spec.orientation[axis], "")
+        letters = _OPPOSITE[down], down, _OPPOSITE[right], right
+        for place, letter in zip(_EDGES, letters, strict=True):
+            one.text(*place, letter, color=plots.PALETTE[6], fontsize=8, transform=one.transAxes)
     plots.stamp(figure, "phantom")
 
 
@@ -191,13 +195,10 @@ def cost(model: FoundationModel, sizes: tuple[str, ...] = ("compact", "full")) -
     patch = torch.rand(1, 1, *model.spec.size, generator=generator) * (high - low) + low
     rows = {}
     for size in sizes:
-        times = [time.perf_counter()]
+        start = time.perf_counter()
         module = model.build(size)
-        for _ in range(2):
-            times.append(time.perf_counter())
-            model.encode(module, patch)
-        built, *runs = np.diff([*times, time.perf_counter()])
-        parameters = sum(p.numel() for p in module.parameters())
-        rows[size] = [parameters, 4e-6 * parameters, built, 1e3 * min(runs)]
+        built, n = time.perf_counter() - start, count(module)
+        runs = timeit.repeat(lambda module=module: model.encode(module, patch), number=1, repeat=2)
+        rows[size] = [n, 4e-6 * n, built, 1e3 * min(runs)]
     names = ["parameters", "weights MB", "s to build", "ms per patch"]
     return pd.DataFrame.from_dict(rows, "index", columns=names).astype({"parameters": int})

@@ -27,15 +27,7 @@ def _open(image) -> sitk.Image:
 
 
 def perturb(
-    image,
-    *,
-    kernel_mm: float = 0.0,
-    thickness_mm: float = 0.0,
-    slice_mm: float | None = None,
-    noise_hu: float = 0.0,
-    hu_scale: float = 1.0,
-    hu_shift: float = 0.0,
-    seed: int = 0,
+    image, *, kernel_mm=0, thickness_mm=0, slice_mm=None, noise_hu=0, hu_scale=1, hu_shift=0, seed=0
 ) -> sitk.Image:
     """Return a scan as a smoother, thicker, coarser, noisier or ill-calibrated one.
 
