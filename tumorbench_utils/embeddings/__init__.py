@@ -4,6 +4,9 @@
 files without running anything in them; :func:`load_embeddings` is what chapters call.
 """
 
+# Networks are run here. A user's file that is itself run by `runpy` cannot be the first to do this.
+import torch  # noqa: F401
+
 from tumorbench_utils.embeddings.encoders import Encoder, default_encoder
 from tumorbench_utils.embeddings.inert import UnsafeFileError
 from tumorbench_utils.embeddings.load import (
