@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tumorbench_book as book
+from tumorbench_utils.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["template", *book.chapters(ROOT)]
@@ -104,6 +105,39 @@ def test_names_of_figures_and_exercises_are_unique():
     shown = [c.metadata.get("mystnb", {}) for page in PAGES for c in code_cells(page)]
     labels += [s["figure"]["name"] for s in shown if "figure" in s]
     assert len(labels) == len(set(labels)), sorted({x for x in labels if labels.count(x) > 1})
+
+
+#: Chapters on a method, and the field's own words that stand in their visible cells.
+LIBRARY = {
+    "cohorts/leakage": "GroupShuffleSplit train_test_split",
+    "embeddings/at_scale": "Client",
+    "embeddings/store": "read_parquet",
+    "endpoints/does_it_beat_a_ruler": "roc_auc_score",
+    "endpoints/ensembles": "KNeighborsClassifier StackingClassifier roc_auc_score",
+    "endpoints/knn_probing": "KNeighborsClassifier roc_auc_score",
+    "endpoints/linear_and_few_shot": "LogisticRegression make_pipeline cross_validate GroupKFold",
+    "endpoints/reanalysis": "friedmanchisquare",
+    "foundations/from_scan_to_patch": "SimpleITK ReadImage ResampleImageFilter",
+    "foundations/imaging_biomarkers": "roc_auc_score",
+    "foundations/phantoms": "KaplanMeierFitter roc_auc_score SimpleITK",
+    "similarity/similarity": "pairwise_distances NearestNeighbors",
+    "survival/does_an_embedding_add": "CoxPHFitter logrank_test concordance_index",
+    "survival/survival_across_cohorts": "KaplanMeierFitter CoxPHFitter concordance_index",
+    "survival/survival_basics": "KaplanMeierFitter CoxPHFitter logrank_test concordance_index",
+    "synthesis/submissions": "Draft202012Validator",
+    "trust/controls": "roc_auc_score",
+    "trust/saliency": "captum Occlusion",
+    "trust/test_retest": "pairwise_distances",
+    "trust/where_was_it_clicked": "roc_auc_score",
+    **dict.fromkeys((f"models/{key}" for key in MODELS), "load_file load_state_dict"),
+}
+
+
+@pytest.mark.parametrize("page", LIBRARY)
+def test_the_library_stands_in_visible_cells(page):
+    shown = "\n".join(cell.source for cell in code_cells(page) if is_shown(cell))
+    missing = [name for name in LIBRARY[page].split() if not re.search(rf"\b{name}\b", shown)]
+    assert not missing
 
 
 def test_cells_are_short():
