@@ -15,7 +15,6 @@ __all__ = [
     "card",
     "describe",
     "load_cohort",
-    "read_own_table",
     "read_released_table",
     "register",
     "seeds_from_mask",
