@@ -13,7 +13,8 @@ from tumorbench_phantoms import write_strange
 from tumorbench_phantoms.cohort import _make, _tidy, plan
 from tumorbench_phantoms.parameters import of_cohort
 from tumorbench_utils import cohorts
-from tumorbench_utils.cohorts import CohortError, describe, read_own_table
+from tumorbench_utils.cohorts import CohortError, describe
+from tumorbench_utils.cohorts.own import read_own_table
 from tumorbench_utils.settings import cache_dir
 
 HEADER = "lesion_id,patient_id,image_path,coord_x,coord_y,coord_z,label,size_mm,note"

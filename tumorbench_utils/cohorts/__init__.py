@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 #: Imported when they are asked for: what reads images is slow to import.
-_LATER = {"describe": "own", "read_own_table": "own", "seeds_from_mask": "masks"}
+_LATER = {"describe": "own", "seeds_from_mask": "masks"}
 
 
 def __getattr__(name):
