@@ -16,7 +16,8 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from tumorbench_utils import digests
-from tumorbench_utils.cohorts import Cohort, CohortCard, CohortError, describe, read_own_table
+from tumorbench_utils.cohorts import Cohort, CohortCard, CohortError, describe
+from tumorbench_utils.cohorts.own import read_own_table
 from tumorbench_utils.patches import PatchError, PatchSpec, extract_patches
 from tumorbench_utils.patches.extract import open_volume
 from tumorbench_utils.settings import edition
