@@ -33,8 +33,7 @@ def _scored(scores, n_train: int, n_test: int) -> dict[str, float]:
     """Return the mean over splits with interval and error, corrected for their overlap."""
     low, high = stats.corrected_interval(scores, n_train, n_test)
     error = stats.corrected_error(np.std(scores, ddof=1), len(scores), n_train, n_test)
-    auc = float(np.mean(scores))
-    return {"auc": auc, "low": low, "high": high, "error": float(error), "n_test": n_test}
+    return dict(auc=np.mean(scores), low=low, high=high, error=float(error), n_test=n_test)
 
 
 def measured(cohort, setting: str, features=None) -> pd.DataFrame:
@@ -59,7 +58,6 @@ def measured(cohort, setting: str, features=None) -> pd.DataFrame:
     probe, protocol, chapter = SETTINGS[checks.one_of(setting, "setting", SETTINGS)]
     lesions = next(iter(features.values())).index if features else None
     ep, rows = endpoint(cohort, protocol, lesions=lesions), []
-
     for name, result in ep.baselines(probe).items():
         kind = "ceiling" if name == "best known" else "baseline"
         weights = "untrained" if name == "untrained network" else None
@@ -96,8 +94,7 @@ def printed() -> pd.DataFrame:
     half = sps.t.ppf(0.975, 9) * board["error"]
     board["low"], board["high"] = board["auc"] - half, board["auc"] + half
     facts = {"edition": "published", "setting": PRINTED, "kind": "model", "weights": "published"}
-    board = board.assign(**facts, chapter="endpoints/reanalysis")
-    return board[[name for name in COLUMNS if name in board]]
+    return board.assign(**facts, chapter="endpoints/reanalysis").filter(COLUMNS)
 
 
 def submitted(edition: str) -> pd.DataFrame:
@@ -126,10 +123,8 @@ def sessions(cohort, features: Mapping[str, pd.DataFrame]) -> dict[str, list[pd.
     """Return the rows of test and of retest, by patient, per set of features."""
     table = cohort.table
     scans = [table[table["session"] == name] for name in ("test", "retest")]
-    return {
-        name: [X.loc[s["lesion_id"]].set_axis(s["patient_id"]) for s in scans]
-        for name, X in features.items()
-    }
+    named = [(scan["lesion_id"], scan["patient_id"]) for scan in scans]
+    return {m: [X.loc[ids].set_axis(who) for ids, who in named] for m, X in features.items()}
 
 
 def repeatability(cohort, features: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from tumorbench_utils import baselines, plots, results, splits, stats
 from tumorbench_utils.cohorts import Cohort, CohortCard, load_cohort
-from tumorbench_utils.patches import PatchSpec, extract_patches
+from tumorbench_utils.patches import PatchSpec, extract_patch
 from tumorbench_utils.survival import clinical_table
 
 #: What is black and what is white in a picture of each organ; wide if it is not known.
@@ -61,27 +61,22 @@ def flow(card: CohortCard) -> pd.DataFrame:
         One row per step at which lesions are left out, and the last: ``step``, ``lesions`` (that
         are there), ``left_out`` (before the next step) and ``reason``.
     """
-    expected = card.expected
-    labelled = expected["label_0"] + expected["label_1"]
-    exclusions = "; ".join(f"{lesion}: {reason}" for lesion, reason in card.exclusions.items())
+    expected, out = card.expected, card.exclusions
+    rows, labelled = expected["rows"], expected["label_0"] + expected["label_1"]
+    exclusions = "; ".join(f"{lesion}: {reason}" for lesion, reason in out.items())
     steps = [
-        ("rated by three readers", expected.get("rated", expected["rows"]), "mean rating of 3"),
-        ("rows of the released table", expected["rows"], exclusions),
-        (
-            "lesions in this book",
-            expected["rows"] - len(card.exclusions),
-            "lost to follow-up before two years",
-        ),
+        ("rated by three readers", expected.get("rated", rows), "mean rating of 3"),
+        ("rows of the released table", rows, exclusions),
+        ("lesions in this book", rows - len(out), "lost to follow-up before two years"),
     ]
     if labelled:
         used = min(labelled, expected["used_in_reference"])
         steps.append(("lesions with a label", labelled, "not used by the publication"))
         steps += [("used by the publication", used, "")] * (used < labelled)
     frame = pd.DataFrame(steps, columns=["step", "lesions", "reason"])
-    frame["left_out"] = frame["lesions"].diff(-1).fillna(0).astype(int)
+    frame.insert(2, "left_out", frame["lesions"].diff(-1).fillna(0).astype(int))
     frame["reason"] = frame["reason"].where(frame["left_out"] > 0, "")
-    shown = (frame["left_out"] > 0) | (frame.index == len(frame) - 1)
-    return frame.loc[shown, ["step", "lesions", "left_out", "reason"]].reset_index(drop=True)
+    return frame[(frame["left_out"] > 0) | (frame.index == len(frame) - 1)].reset_index(drop=True)
 
 
 def draw_flow(axes: Axes, steps: pd.DataFrame) -> Axes:
@@ -112,17 +107,10 @@ def missing(cohort: Cohort) -> pd.DataFrame:
     """
     names = [name for name in cohort.card.covariates if name != "duplicate_of"]
     gone = cohort.table.filter(names).isna()
-    label = cohort.table["label"].astype("Float64")
-    rows = {
-        name: {
-            "missing": int(gone[name].sum()),
-            "share": gone[name].mean(),
-            "label 1 if there": label[~gone[name]].mean(),
-            "label 1 if missing": label[gone[name]].mean(),
-        }
-        for name in gone.columns[gone.any()]
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    gone, label = gone.loc[:, gone.any()], cohort.table["label"].astype("Float64")
+    rows = [[m.sum(), m.mean(), label[~m].mean(), label[m].mean()] for _, m in gone.items()]
+    columns = ["missing", "share", "label 1 if there", "label 1 if missing"]
+    return pd.DataFrame(rows, gone.columns, columns if rows else [])
 
 
 def anomalies(cohort: Cohort) -> pd.DataFrame:
@@ -173,12 +161,11 @@ def draw_gallery(axes: np.ndarray, cohort: Cohort, rows: pd.DataFrame) -> np.nda
     rows : DataFrame
         Rows of its table.
     """
-    spec = PatchSpec(
-        "SPL", (1, 1, 1), (64, 64, 64), _WINDOWS_HU.get(cohort.card.organ, (-1000, 400))
-    )
+    window = _WINDOWS_HU.get(cohort.card.organ, (-1000, 400))
+    spec = PatchSpec("SPL", (1, 1, 1), (64, 64, 64), window)
     for one, row in zip(axes.flat, rows.to_dict("records"), strict=True):
         seed = [row["coord_x"], row["coord_y"], row["coord_z"]]
-        patch = extract_patches(row["image_path"], [seed], [spec])[0][0]
+        patch = extract_patch(row["image_path"], seed, spec)
         label = "" if pd.isna(row["label"]) else f"label {row['label']}, "
         size = f"{row['size_mm']:.0f} mm" if "size_mm" in row else row["lesion_id"]
         plots.picture(one, patch[32], label + size, vmin=0, vmax=1)
@@ -224,9 +211,8 @@ def draw_survival(axes: Axes, cohort: Cohort) -> Markdown:
     median = curve.median_survival_time_
     known = f"is {median:.1f} years" if np.isfinite(median) else "is not reached"
     events, n = int(cohort.table["event"].sum()), len(cohort.table)
-    return Markdown(
-        f"{events} of {n} patients died while they were followed; the median survival {known}."
-    )
+    died = f"{events} of {n} patients died while they were followed"
+    return Markdown(f"{died}; the median survival {known}.")
 
 
 # ------------------------------------------------------------------------ how it may be judged
@@ -247,13 +233,11 @@ def leakage(table: pd.DataFrame) -> pd.DataFrame:
         and how often (``same_label``) all of these carry the label of the test lesion.
     """
     table = table[table["label"].notna()].reset_index(drop=True)
-    made = {
+    rows, patients = {}, "level == 'patient_id' and first == 'train' and second == 'test'"
+    for protocol, several in {
         "lesion by lesion (published)": splits.reference_splits(table["label"]),
         "grouped by patient": splits.grouped_splits(table),
-    }
-    patients = "level == 'patient_id' and first == 'train' and second == 'test'"
-    rows = {}
-    for protocol, several in made.items():
+    }.items():
         reports = pd.concat([splits.leakage_report(table, split) for split in several])
         rows[protocol] = reports.query(patients)[["share", "same_label"]].mean()
     return pd.DataFrame(rows).T

@@ -54,12 +54,7 @@ def paired(first, second, minimum: int = 3, ndim: int = 1) -> tuple[np.ndarray, 
     if len(first) < minimum or not first.size or first.shape != second.shape:
         message = f"at least {minimum} subjects are needed, twice, by the same features"
         raise RobustnessError(f"{message}, not {first.shape} and {second.shape}")
-    return (first, second) if ndim == 1 else (as_columns(first), as_columns(second))
-
-
-def as_columns(values: np.ndarray) -> np.ndarray:
-    """Return a vector (n,) as one column (n, 1), a table as it is."""
-    return values.reshape(len(values), -1)
+    return (first, second) if ndim == 1 else tuple(x.reshape(len(x), -1) for x in (first, second))
 
 
 def _root_mean(squares: np.ndarray, factor: float) -> Estimate:
@@ -240,7 +235,7 @@ def icc(first, second, form: str = "A1") -> Estimate:
        coefficients. Psychol Methods 1(1).
     """
     first, second = paired(first, second)
-    found = icc_by_column(as_columns(first), as_columns(second), form)[:, 0]
+    found = icc_by_column(first[:, None], second[:, None], form)[:, 0]
     scale = np.abs([first, second]).max()
     if not np.isfinite(found).all() or max(np.ptp(first), np.ptp(second)) <= 1e-14 * scale:
         raise RobustnessError("an ICC has no interval where subjects, or their means, are the same")

@@ -142,8 +142,7 @@ def shuffled(image, mask, region: str, *, seed: int = 0) -> sitk.Image:
     lesion = sitk.GetArrayFromImage(sitk.Mask(image * 0 + 1, mask > 0)) > 0
     reach = np.ceil(_MARGIN_MM / np.array(image.GetSpacing()[::-1])) * (region == "background")
     where, reach = np.argwhere(lesion), reach.astype(int)
-    low, high = np.maximum(where.min(axis=0) - reach, 0), where.max(axis=0) + 1 + reach
-    box = tuple(map(slice, low, high))
+    box = tuple(map(slice, np.maximum(where.min(0) - reach, 0), where.max(0) + 1 + reach))
     array = sitk.GetArrayFromImage(image)
     part, chosen = array[box], lesion[box] == (region == "lesion")
     part[chosen] = np.random.default_rng(seed).permutation(part[chosen])

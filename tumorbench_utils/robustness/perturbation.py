@@ -34,9 +34,7 @@ def shifts(mm: float, n: int, seed: int = 0) -> np.ndarray:
     return mm * direction / np.linalg.norm(direction, axis=1, keepdims=True)
 
 
-def jitter(
-    cohort, model, module: torch.nn.Module, mm: float, n: int = 50, seed: int = 0
-) -> pd.DataFrame:
+def jitter(cohort, model, module, mm: float, n: int = 50, seed: int = 0) -> pd.DataFrame:
     """Return the embeddings of every lesion for `n` seed points that are `mm` off.
 
     Each scan is read once for all its lesions and shifts. Trial t of every lesion has its own
@@ -69,9 +67,7 @@ def jitter(
     return jitter_all(cohort, [(model, module)], mm, n, seed)[0]
 
 
-def jitter_all(
-    cohort, encoders: Sequence[tuple], mm, n: int = 50, seed: int = 0
-) -> list[pd.DataFrame]:
+def jitter_all(cohort, encoders: Sequence[tuple], mm, n=50, seed=0) -> list[pd.DataFrame]:
     """Do what :func:`jitter` does for several models, reading each scan once for all of them.
 
     Parameters
@@ -98,10 +94,8 @@ def jitter_all(
             scans.append((image, points.reshape(-1, 3)[places[-1]]))
     order = np.argsort(np.concatenate(places))
     index = pd.MultiIndex.from_product([range(n), table["lesion_id"]], names=["trial", "lesion_id"])
-    return [
-        pd.DataFrame(values[order], index).add_prefix("f")
-        for values in encode_scans(scans, encoders)
-    ]
+    found = encode_scans(scans, encoders)
+    return [pd.DataFrame(values[order], index).add_prefix("f") for values in found]
 
 
 def encode_scans(scans: Iterable[tuple], encoders: Sequence[tuple]) -> list[np.ndarray]:
