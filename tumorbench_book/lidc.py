@@ -118,7 +118,7 @@ def inside(points: np.ndarray, inclusion: bool) -> float:
 
 
 def centre(points: np.ndarray) -> np.ndarray:
-    """Return the centre of the area inside an outline (column, row); of its points if it has none."""
+    """Return the centre of the area of an outline (column, row), or of its points without one."""
     following = np.roll(points, -1, axis=0)
     cross = points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1]
     if cross.sum() == 0:
