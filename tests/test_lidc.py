@@ -7,7 +7,9 @@ from matplotlib.path import Path as Polygon
 from sklearn.metrics import roc_auc_score
 
 from tumorbench_book import lidc as maker
+from tumorbench_utils import cohorts
 from tumorbench_utils.cohorts import CohortError, lidc
+from tumorbench_utils.cohorts.tables import STANDARD_COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,17 @@ def test_lesion_table_follows_the_rule_of_luna16(readers):
     assert (table.loc[mean <= 2.5, "label"] == 0).all() and (
         table.loc[mean >= 3.5, "label"] == 1
     ).all()
+
+
+@pytest.mark.parametrize("edition", ["phantom", "released"])
+def test_the_cohort_is_the_same_in_every_edition(edition):
+    cohort = cohorts.load_cohort("lidc", edition)
+    table = cohort.table
+    assert list(table.columns[:10]) == list(STANDARD_COLUMNS)
+    assert len(table) == 1365 and table["label"].isna().sum() == 575
+    assert table["image_path"].isna().all() and table["n_readers"].between(3, 4).all()
+    assert cohort.size_column == "size_mm" and table["size_mm"].gt(0).all()
+    assert "lidc" not in cohorts.COHORTS
 
 
 def test_an_edited_table_is_refused(tmp_path, monkeypatch):

@@ -15,13 +15,14 @@ __all__ = [
     "card",
     "describe",
     "load_cohort",
+    "load_readers",
     "read_released_table",
     "register",
     "seeds_from_mask",
 ]
 
 #: Imported when they are asked for: what reads images is slow to import.
-_LATER = {"describe": "own", "seeds_from_mask": "masks"}
+_LATER = {"describe": "own", "load_readers": "lidc", "seeds_from_mask": "masks"}
 
 
 def __getattr__(name):

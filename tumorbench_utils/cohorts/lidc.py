@@ -12,10 +12,26 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from tumorbench_utils.cohorts.cards import CohortError
+from tumorbench_utils.cohorts.cards import COHORTS, CohortCard, CohortError
+from tumorbench_utils.cohorts.tables import STANDARD_COLUMNS
 from tumorbench_utils.settings import BOOK_ROOT, book_data, unknown
 
 _FOLDER = BOOK_ROOT / "data" / "lidc"
+
+#: The cohort of all lesions that at least three radiologists outlined.
+CARD = CohortCard(
+    "lidc",
+    title="LIDC-IDRI",
+    organ="lung",
+    endpoint=COHORTS["luna16"].endpoint,
+    label_rule=COHORTS["luna16"].label_rule.replace("is dropped", "is missing"),
+    positive="rated malignant",
+    source="LIDC-IDRI, annotations of up to four radiologists",
+    doi="10.7937/K9/TCIA.2015.LO9QL9SX",
+    licence="CC BY 3.0",
+    size_column="size_mm",
+    citation="armato2011",
+)
 
 
 def _content(name: str) -> bytes:
@@ -113,6 +129,18 @@ def lesion_table(readers: pd.DataFrame, least: int = 3) -> pd.DataFrame:
     rounded = np.rint(table["malignancy_mean"])
     label = (rounded > 3).astype("Int64").where(rounded != 3)
     return table.assign(label=label)
+
+
+def lidc_table() -> pd.DataFrame:
+    """Return :func:`lesion_table` with the standard columns of a cohort; there is no image.
+
+    The origin of a scan along x and y is not known: ``coord_x`` and ``coord_y`` are missing.
+    """
+    table = lesion_table(load_readers()).rename(columns={"z_mm": "coord_z"})
+    covariates = ["size_mm", "size_sd_mm", "malignancy_mean", "n_readers"]
+    table = table.reindex(columns=[*STANDARD_COLUMNS, *covariates])
+    numbers = {"coord_x": float, "coord_y": float, "time_days": "Float64", "event": "Int64"}
+    return table.astype({**numbers, "image_path": object})
 
 
 def with_readers(table: pd.DataFrame) -> pd.DataFrame:

@@ -52,7 +52,8 @@ def load_cohort(name: str, edition: str | None = None) -> Cohort:
     Parameters
     ----------
     name : str
-        Key in :data:`COHORTS`.
+        Key in :data:`COHORTS`, or ``"lidc"``: all lesions that at least three radiologists of
+        LIDC-IDRI outlined, the same in every edition and without images.
     edition : {"phantom", "released", "full"}, optional
         ``phantom``: generated scans with known truth. ``released``: the authors' tables from
         ``TUMORBENCH_DATA``; the images need not be there. ``full``: the same, and every image must
@@ -71,7 +72,12 @@ def load_cohort(name: str, edition: str | None = None) -> Cohort:
     CohortError
         If tables or images are not there or not what they should be.
     """
-    known, edition = card(name), settings.edition(edition)
+    edition = settings.edition(edition)
+    if name == "lidc":  # people's readings of patients, in every edition
+        from tumorbench_utils.cohorts import lidc
+
+        return Cohort(lidc.CARD, edition, lidc.lidc_table())
+    known = card(name)
     if is_own(name):
         return Cohort(known, edition, read_own(name, settings.data_dir()))
     if edition == "phantom":
