@@ -336,10 +336,3 @@ def test_seed_may_lie_outside_by_less_than_half_a_patch():
     assert extract_patch(image, (-23, 15, 15), PatchSpec()).max() > 0
     with pytest.raises(PatchError, match="further outside"):
         extract_patch(image, (-25, 15, 15), PatchSpec())
-
-
-@pytest.mark.parametrize("specs", [PatchSpec(), ["RAS"], None, [None], {"a": PatchSpec()}])
-def test_specs_must_be_a_list_of_specs(specs):
-    image = make_image((30, 30, 30), (1, 1, 1), (0, 0, 0), np.eye(3))
-    with pytest.raises(PatchError, match="PatchSpec"):
-        extract_patches(image, [(15, 15, 15)], specs)

@@ -98,7 +98,7 @@ REFUSED = {
     "no outcome": (lambda: s.cox(frame().drop(columns="event"), ["x"]), "'event'"),
     "twice": (lambda: s.cox(frame(), ["x", "x"]), "named once"),
     "none": (lambda: s.cox(frame(), []), "covariates must name"),
-    "several rows": (lambda: s.cox(frame(patient_id="p1"), ["x"]), "'p1' has several rows"),
+    "several rows": (lambda: s.cox(frame(patient_id="p1"), ["x"]), "a patient has several rows"),
     "negative penalizer": (lambda: s.cox(frame(), ["x"], -1), "penalizer"),
     "missing penalizer": (lambda: s.cox(frame(), ["x"], np.nan), "penalizer"),
     "constant": (lambda: s.cox(frame(x=3.1), ["x"]), "'x' is constant"),

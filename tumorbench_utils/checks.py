@@ -26,10 +26,10 @@ def require(holds, message: str, *, error=InputError) -> None:
         raise error(message)
 
 
-def one_of(value, kind: str, known: Iterable[str]):
+def one_of(value, kind: str, known: Iterable[str], *, error=InputError):
     """Return `value` if it is one of `known`, else raise naming the nearest ones."""
     if value not in list(known):
-        raise InputError(unknown(kind, value, known))
+        raise error(unknown(kind, value, known))
     return value
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tumorbench_utils.cohorts.cards import CohortError
-from tumorbench_utils.patches import PatchError, dicom
+from tumorbench_utils.patches import dicom
 from tumorbench_utils.patches.extract import open_volume
 from tumorbench_utils.patches.formats import SUFFIXES
 from tumorbench_utils.patches.spec import require
@@ -63,14 +63,10 @@ def seeds_from_mask(path: str | os.PathLike, *, series: str | os.PathLike | None
     highdicom.seg.segread : Reads the segmentation objects.
     """
     path = Path(path)
-    try:
-        with readable(name_of(path)):
-            require(not path.is_dir(), "a folder; give the file of the mask")
-            require(path.exists(), "no such file")
-            seeds = _seeds(path, series)
-            require(seeds, "the mask is empty: no voxel is above 0")
-    except PatchError as error:
-        raise CohortError(str(error)) from error
+    with readable(name_of(path), CohortError):
+        require(path.is_file(), "no such file, or a folder; give the file of the mask")
+        seeds = _seeds(path, series)
+        require(seeds, "the mask is empty: no voxel is above 0")
     return dict(sorted(seeds.items()))
 
 
@@ -85,7 +81,6 @@ def _seeds(path: Path, series) -> Seeds:
     known = data.SOPClassUID == _STRUCTURE_SET
     require(known, f"DICOM of modality {data.Modality}; a mask is a SEG or an RTSTRUCT")
     require(series is not None, "a structure set has no voxels; give the folder of its CT series")
-    require(Path(series).is_dir(), f"{series}: no such folder with a CT series")
     return _structure_set(data, dicom.open_series(Path(series), referenced_series(path)))
 
 
@@ -135,10 +130,8 @@ def referenced_series(path: str | os.PathLike) -> set[str]:
     CohortError
         If it is neither, or refers to no series.
     """
-    try:
+    with readable(name_of(path), CohortError):
         data = dicom.read(Path(path), stop_before_pixels=True) or {}
-    except PatchError as error:
-        raise CohortError(str(error)) from error
     items = list(data.get("ReferencedSeriesSequence", []))
     for frame in data.get("ReferencedFrameOfReferenceSequence", []):
         for study in frame.get("RTReferencedStudySequence", []):
@@ -157,15 +150,16 @@ def _structure_set(data, volume: Volume) -> Seeds:
     for roi in data.get("ROIContourSequence", []):
         contours = []
         for contour in roi.get("ContourSequence", []):
-            if "CLOSED" in str(contour.ContourGeometricType).upper():
-                points = np.array(contour.ContourData, float).reshape(-1, 3)
-                points = points @ to_index[:3, :3].T + to_index[:3, 3]
-                height = points[:, 2].mean()
-                away = max(-height, height - volume.shape[2] + 1) * step
-                require(np.ptp(points[:, 2]) * step <= _FLAT_MM, "a contour lies in no plane")
-                lost = f"a contour lies {away:.1f} mm from the nearest slice of the series; slices "
-                require(away <= step / 2 + 1e-3, f"{lost}are missing, or it is another series")
-                contours.append((height, _fill(points[:, :2], volume.shape[:2])))
+            if "CLOSED" not in str(contour.ContourGeometricType).upper():
+                continue
+            points = np.array(contour.ContourData, float).reshape(-1, 3)
+            points = points @ to_index[:3, :3].T + to_index[:3, 3]
+            height = points[:, 2].mean()
+            away = max(-height, height - volume.shape[2] + 1) * step
+            require(np.ptp(points[:, 2]) * step <= _FLAT_MM, "a contour lies in no plane")
+            lost = f"a contour lies {away:.1f} mm from the nearest slice of the series"
+            require(away <= step / 2 + 1e-3, f"{lost}; slices are missing, or it is another series")
+            contours.append((height, _fill(points[:, :2], volume.shape[:2])))
         planes: list[tuple[float, list[np.ndarray]]] = []
         for height, inside in sorted(contours, key=lambda contour: contour[0]):
             if not planes or (height - planes[-1][0]) * step > _SAME_PLANE_MM:
@@ -177,12 +171,10 @@ def _structure_set(data, volume: Volume) -> Seeds:
         for weight, (height, areas) in zip(weights, planes, strict=True):
             # A contour inside another one cuts a hole, so areas are combined by exclusive or.
             ij = np.argwhere(np.logical_xor.reduce(areas))
-            ones = np.ones((len(ij), 1))
-            summed += weight * np.hstack([ij, height * ones, ones]).sum(axis=0)
+            summed += weight * len(ij) * np.array([*ij.mean(axis=0), height, 1]) if len(ij) else 0
         if summed[3]:
-            seeds[int(roi.ReferencedROINumber)] = tuple(
-                (volume.affine @ (summed / summed[3]))[:3].tolist()
-            )
+            point = volume.affine @ (summed / summed[3])
+            seeds[int(roi.ReferencedROINumber)] = tuple(point[:3].tolist())
     return seeds
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+from pydicom.uid import DeflatedExplicitVRLittleEndian, UncompressedTransferSyntaxes
 
 from tumorbench_utils.patches.spec import require
 from tumorbench_utils.patches.volume import Box, Volume, name_of, readable
@@ -16,16 +17,21 @@ POSITION_TOLERANCE_MM = 0.08
 
 #: A deflated file may unpack to this many bytes; other files cannot grow.
 _MOST_INFLATED = 256 << 20
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+_RAW = {*UncompressedTransferSyntaxes} - {DeflatedExplicitVRLittleEndian}
 
 #: Air, which replaces padding that would read as something denser than any metal.
 _AIR_HU, _DENSEST_HU = -1024, 20_000
 
 _GRID = ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+
+#: What these fields hold in every slice of a CT; enhanced CT has many frames in a file.
+_SLICE = {"NumberOfFrames": 1, "SamplesPerPixel": 1, "BitsAllocated": 16}
+_SLICE |= {"PhotometricInterpretation": "MONOCHROME2"}
+
 _TAGS = [
-    *_GRID, "ImagePositionPatient", "SeriesInstanceUID", "Modality", "NumberOfFrames",
-    "SamplesPerPixel", "InstanceNumber", "SliceThickness", "BitsAllocated", "BitsStored",
-    "RescaleSlope", "RescaleIntercept", "PhotometricInterpretation", "PixelPaddingValue",
+    *_GRID, *_SLICE, "ImagePositionPatient", "SeriesInstanceUID", "Modality", "InstanceNumber",
+    "SliceThickness", "BitsStored", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue",
 ]  # fmt: skip
 
 
@@ -49,14 +55,14 @@ def read(path: Path, **options) -> pydicom.Dataset | None:
         data = pydicom.dcmread(path, force=True, **options)
         if "Modality" in data:
             return data
-    named = path.suffix.lower() in (".dcm", ".ima", ".dicom")
-    require(not named, f"{path}: not a DICOM file, or a damaged one; fetch it again")
+    other = path.suffix.lower() not in (".dcm", ".ima", ".dicom")
+    require(other, f"{path}: not a DICOM file, or a damaged one; fetch it again")
     return None
 
 
 def _check_deflated(path: Path) -> None:
     with open(path, "rb") as file:
-        if _DEFLATED in file.read(1024):
+        if DeflatedExplicitVRLittleEndian.encode() in file.read(1024):
             meta = pydicom.filereader.read_file_meta_info(path)
             file.seek(144 + int(meta.FileMetaInformationGroupLength))
             size = len(zlib.decompressobj(-15).decompress(file.read(), _MOST_INFLATED))
@@ -133,8 +139,8 @@ def open_series(folder: Path, wanted: set[str] | None = None) -> DicomVolume:
         values = {tuple(np.round(np.atleast_1d(header[field].value), 4)) for _, header in slices}
         require(len(values) == 1, f"the slices differ in {field}; keep one series, no localisers")
     axes = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
-    straight = np.abs(axes @ axes.T - np.eye(2)).max() < 2e-3
-    require(straight, "ImageOrientationPatient does not hold two unit vectors at right angles")
+    skew = np.abs(axes @ axes.T - np.eye(2)).max()
+    require(skew < 2e-3, "ImageOrientationPatient does not hold two unit vectors at right angles")
     normal = np.cross(*axes)
     positions = np.array([header.ImagePositionPatient for _, header in slices], float)
     order = np.argsort(positions @ normal, kind="stable")
@@ -164,7 +170,7 @@ def _slices(folder: Path, wanted: set[str] | None) -> list[tuple[Path, pydicom.D
             series.setdefault(str(header.get("SeriesInstanceUID")), []).append((path, header))
         elif header is not None:
             others.add(str(header.Modality))
-    there = ", ".join(sorted(series)[:3]) or f"no CT series, {', '.join(sorted(others)) or 'none'}"
+    there = ", ".join([*series][:3]) or f"no CT series, {', '.join(sorted(others)) or 'none'}"
     meant = [uid for uid in series if wanted is None or uid in wanted]
     needed = "one CT series" if wanted is None else f"the series {', '.join(sorted(wanted))}"
     require(len(meant) == 1, f"the folder must hold {needed}, but holds {len(meant)} ({there})")
@@ -178,37 +184,30 @@ def _check_slice(path: Path, header: pydicom.Dataset) -> None:
     """Refuse a slice without a place, whose numbers are no HU, or whose file is cut off."""
     lacks = [f for f in (*_GRID, "ImagePositionPatient") if header.get(f) in (None, "")]
     require(not lacks, f"the header lacks {', '.join(lacks)}: the slice has no place in space")
-    frames, samples = (int(header.get(f) or 1) for f in ("NumberOfFrames", "SamplesPerPixel"))
-    require(frames == 1, "one file holds several slices (enhanced CT); convert it to NIfTI")
-    require(samples == 1, "a colour image, not a CT slice; take it out of the folder")
-    grey = header.get("PhotometricInterpretation", "MONOCHROME2")
-    require(grey == "MONOCHROME2", f"its greys are {grey}, not as in a CT; fetch the original")
-    bits, used = int(header.get("BitsAllocated", 16)), int(header.get("BitsStored", 16))
-    require(bits == 16 and used >= 10, f"{used} of {bits} bits are used; a CT uses 10 to 16 of 16")
+    for field, usual in _SLICE.items():
+        value = header.get(field) or usual
+        require(value == usual, f"{field} is {value}, in one slice of a CT {usual}; convert it")
+    require(header.get("BitsStored", 16) >= 10, f"{header.BitsStored} of 16 bits are used: no CT")
     slope, intercept = _rescale(header)
     sane = 0.01 <= abs(slope) <= 100 and np.isfinite(intercept)
     require(sane, f"no HU: the rescale slope is {slope:g}, the intercept {intercept:g}")
-    need = int(header.Rows) * int(header.Columns) * bits // 8
-    require(need <= 1 << 28, f"{header.Rows} x {header.Columns} pixels; no CT slice is that large")
     # GDCM fills up with zeros what is missing at the end.
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    known = syntax is not None and syntax.is_transfer_syntax
-    plain = known and not syntax.is_compressed and not syntax.is_deflated
-    have = path.stat().st_size
-    require(not plain or have >= need, f"the file is cut off: {have} bytes, its pixels need {need}")
+    need, have = int(header.Rows) * int(header.Columns) * 2, path.stat().st_size
+    whole = header.file_meta.get("TransferSyntaxUID") not in _RAW or have >= need
+    require(whole, f"the file is cut off: {have} bytes, its pixels need {need}")
 
 
 def _even_step(depth: np.ndarray, slices: list) -> float:
     """Return the distance of the slices in mm if they form a complete, even stack."""
     require(len(depth) > 1, "a single slice says nothing about the distance of slices")
     gaps, number = np.diff(depth), np.arange(len(depth))
-    even = np.polynomial.Polynomial.fit(number, depth, 1)(number)
-    usual = float(np.median(gaps))
-    n = int(np.abs(gaps - usual).argmax())
-    where = f"mostly {usual:g} mm, but {gaps[n]:g} mm between {slices[n][0].name} and "
-    where += f"{slices[n + 1][0].name}; a slice is missing, doubled or out of place, fetch it again"
-    is_even = gaps.min() >= 1e-3 and np.abs(depth - even).max() <= POSITION_TOLERANCE_MM
-    require(is_even, f"the slices are unevenly spaced: {where}")
+    line = np.polynomial.Polynomial.fit(number, depth, 1)(number)
+    usual = np.median(gaps)
+    n = np.abs(gaps - usual).argmax()
+    where = f"{gaps[n]:g} mm between {slices[n][0].name} and {slices[n + 1][0].name}"
+    where = f"mostly {usual:g} mm, but {where}; a slice is missing, doubled or out of place"
+    even = gaps.min() >= 1e-3 and np.abs(depth - line).max() <= POSITION_TOLERANCE_MM
+    require(even, f"the slices are unevenly spaced: {where}; fetch it again")
     step = float(depth[-1] - depth[0]) / (len(depth) - 1)
     # An even stack may still lack every second slice. Two signs together show it: the instance
     # numbers jump throughout, and the slices are further apart than they are thick.

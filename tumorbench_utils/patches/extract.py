@@ -86,38 +86,33 @@ def extract_patches(
         As for :func:`extract_patch`; one bad seed refuses the call, and the message names it.
     """
     require(grid in GRIDS, unknown("grid", grid, GRIDS))
-    right = isinstance(specs, list | tuple) and all(isinstance(spec, PatchSpec) for spec in specs)
-    require(right, f"specs must be a list of PatchSpec, got {specs!r:.80}")
     volume = open_volume(image)
     named = f"{volume.name}: seeds (x, y, z in LPS mm)"
     seeds = seeds if len(seeds) else np.zeros((0, 3))
     points = numbers(seeds, named, ndim=2, error=PatchError)
     require(points.shape[1] == 3, f"{named} must be three numbers, not {points.shape[1]}")
     # One crop for all specs of one spacing and size: they differ in turning and scaling only.
-    crops: dict[tuple, dict] = {spec.spacing_mm: {} for spec in specs}
-    for mm, of_grid in crops.items():
-        whole = BenchmarkGrid(volume.affine, volume.shape, mm)
+    parts = {}
+    for mm in dict.fromkeys(spec.spacing_mm for spec in specs if len(points)):
+        whole, crops = BenchmarkGrid(volume.affine, volume.shape, mm), {}
         for n, point in enumerate(points):
             what = f"{volume.name}, seed {n} {tuple(point.tolist())}"
             for size in {spec.world_size: None for spec in specs if spec.spacing_mm == mm}:
-                of_grid[n, mm, size] = whole.crop(point, size, grid, what)
-    parts = {}
-    for of_grid in filter(None, crops.values()):
-        parts |= dict(zip(of_grid, joined(list(of_grid.values())), strict=True))
-    needed = list({id(crop): crop for crop, _ in parts.values()}.values())
+                crops[n, mm, size] = whole.crop(point, size, grid, what)
+        parts |= dict(zip(crops, joined(list(crops.values())), strict=True))
+    needed = list(dict.fromkeys(crop for crop, _ in parts.values()))
     boxes = [box_of(crop, volume.shape) for crop in needed]
     values = volume.read(boxes)
     check_intensity(volume, values)
-    hu = {}
-    for crop, box in zip(needed, boxes, strict=True):
-        # The voxels of a box are let go as soon as it is sampled.
-        hu[id(crop)] = sample(values.pop(0), box, volume.shape, crop)
+    # The voxels of a box are let go as soon as it is sampled.
+    pairs = zip(needed, boxes, strict=True)
+    hu = {crop: sample(values.pop(0), box, crop) for crop, box in pairs}
 
-    def cube(n: int, spec: PatchSpec) -> np.ndarray:
+    def patch(n: int, spec: PatchSpec) -> np.ndarray:
         crop, part = parts[n, spec.spacing_mm, spec.world_size]
-        return hu[id(crop)][part]
+        return _finish(hu[crop][part], spec)
 
-    return [[_finish(cube(n, spec), spec) for spec in specs] for n in range(len(points))]
+    return [[patch(n, spec) for spec in specs] for n in range(len(points))]
 
 
 def open_volume(image) -> Volume:
@@ -132,16 +127,14 @@ def open_volume(image) -> Volume:
         labels = image.GetPixelIDTypeAsString().startswith("label")  # would end the process
         require(not labels, "the image is a map of labels, not a CT; give the scan in HU")
         return ImageVolume("the image", image)
-    is_path = isinstance(image, str | os.PathLike) and isinstance(os.fspath(image), str)
-    require(is_path, f"an image must be a path or a SimpleITK image, not {type(image).__name__}")
-    path = Path(image)
-    with readable(name_of(path)):
+    with readable(name_of(image)):
+        path = Path(image)
         # SimpleITK ends the process on such a name.
         require(name_of(path) == str(path), "the name is no valid UTF-8; rename the file")
         if path.is_dir():
             return dicom.open_series(path)
-        require(path.exists(), "there is no such file; check the path of the scan")
-        require(path.is_file() and path.stat().st_size, "no file, or an empty one; fetch it again")
+        there = path.is_file() and path.stat().st_size
+        require(there, "there is no such file, or it is empty; check the path of the scan")
         return formats.open_file(path)
 
 

@@ -36,10 +36,12 @@ _KINDS = {name: code for code, names in _TYPES.items() for name in names.split("
 _NRRD_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 _NRRD_SPACES += ("lps", "ras", "las")
 
-#: How many numbers the fields of MetaImage and NRRD hold; those of the first line lie above 0.
-_SIZES = {"dimsize": 3, "sizes": 3, "elementspacing": 3, "elementsize": 3}
-_PLACES = {"offset": 3, "position": 3, "origin": 3, "transformmatrix": 9, "rotation": 9}
-_PLACES |= {"orientation": 9, "spaceorigin": 3, "spacedirections": 9}
+#: How many numbers the fields of MetaImage and NRRD hold; sizes and spacings lie above 0.
+_SIZES = ("dimsize", "sizes", "elementspacing", "elementsize")
+_PLACES = ("offset", "position", "origin", "spaceorigin")
+_TURNS = ("transformmatrix", "rotation", "orientation", "spacedirections")
+_HOLDS = dict.fromkeys((*_SIZES, *_PLACES), 3) | dict.fromkeys(_TURNS, 9)
+_NUMBER = re.compile(r"[-+]?[\d.]+([eE][-+]?\d+)?")
 
 
 def open_file(path: Path) -> FileVolume:
@@ -52,24 +54,18 @@ def open_file(path: Path) -> FileVolume:
     reader = sitk.ImageFileReader()
     reader.SetImageIO(reader_name)
     reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        straight = "orthonormal" not in str(error)
-        require(straight, "the axes of the image are not at right angles; resample it first")
-        raise
+    reader.ReadImageInformation()  # refuses axes that are not at right angles
     affine = affine_of(reader, reader.GetNumberOfComponents())
     require(layout.shape == reader.GetSize(), "its header gives two sizes")
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(layout.shape) - 1.0)
     for other in layout.affines:
         apart = np.abs((affine - other) @ np.column_stack([corners, np.ones(8)]).T).max()
-        contradiction = f"qform, sform and spacing contradict each other by {apart:.3g} mm"
-        require(apart <= _AGREE_MM, f"{contradiction}; find out which is right, remove the other")
-    if not layout.packed:
-        have = layout.path.stat().st_size - layout.start
-        need = f"{layout.bytes} bytes are described, {have} there"
-        require(have >= layout.bytes, f"{layout.path.name} is cut off: {need}; fetch it again")
-        require(have == layout.bytes, f"it and {layout.path.name} do not belong together: {need}")
+        forms = f"qform, sform and spacing contradict each other by {apart:.3g} mm"
+        require(apart <= _AGREE_MM, f"{forms}; find out which is right, remove the other")
+    have = layout.path.stat().st_size - layout.start - layout.skip
+    need = f"{layout.bytes} bytes are described, {have} there; fetch it again"
+    whole = layout.packed or have == layout.bytes
+    require(whole, f"{layout.path.name} is cut off, or they do not belong together: {need}")
     return FileVolume(str(path), affine, layout)
 
 
@@ -77,95 +73,70 @@ def _nifti(path: Path) -> Layout:
     from nibabel.nifti1 import Nifti1Header
 
     packed = "gzip" if path.name.lower().endswith(".gz") else ""
-    twin = path.with_name(path.name[:-3])
-    clash = (
-        f"{twin.name} lies beside it, and ITK takes the voxels from there; remove one of the two"
-    )
-    require(not (packed and twin.exists()), clash)
     with open(path, "rb") as file:
-        hint = "not gzip: check what it is" if packed else "gzip: rename it to .nii.gz"
-        require((file.read(2) == b"\x1f\x8b") == bool(packed), f"against its name, it is {hint}")
-        file.seek(0)
         block = (unpacked(file, packed) if packed else file).read(348)
     orders = {int.from_bytes(block[:4], "little"): "<", int.from_bytes(block[:4], "big"): ">"}
-    require(540 not in orders, "a NIfTI-2 file, which ITK does not read; convert it to NIfTI-1")
-    require(len(block) == 348 and 348 in orders, "not a NIfTI file; check it, fetch it again")
+    hint = "convert NIfTI-2, which ITK does not read; if it is gzip, rename it to .nii.gz"
+    require(len(block) == 348 and 348 in orders, f"not a NIfTI-1 file; {hint}")
     header = Nifti1Header(block, endianness=orders[348], check=False)
     require(header["magic"] == b"n+1", "an Analyze file: nothing says which side is left")
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
     forms = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
     affines = [np.diag([-1.0, -1, 1, 1]) @ form for form in forms if form is not None]
     require(affines, "qform and sform are not set, so the orientation is unknown; convert it again")
-    start, dtype = float(header["vox_offset"]), header.get_data_dtype()
-    require(start >= 352 and start % 1 == 0, f"voxels cannot begin at byte {start:g}")
-    require(dtype.kind in "iuf" and dtype.itemsize <= 8, "each voxel holds several values")
-    rescale = float(header["scl_slope"]), float(header["scl_inter"])
-    if rescale[0] == 0 or not np.isfinite(rescale).all() or rescale == (1, 0):
-        rescale = None
-    shape, begin = tuple(header["dim"][1:4].tolist()), [int(start), 0]
-    return Layout(path, shape, dtype, *(begin[::-1] if packed else begin), packed, rescale, affines)
+    rescale = header.get_slope_inter()  # (None, None) where they are not set
+    rescale = None if rescale in ((None, None), (1, 0)) else rescale
+    shape, dtype = tuple(header["dim"][1:4].tolist()), header.get_data_dtype()
+    return Layout(path, shape, dtype, 0, int(header["vox_offset"]), packed, rescale, affines)
 
 
 def _meta(path: Path) -> Layout:
     fields, end = _text_fields(path, "=")
-    known = {"ndims", "dimsize", "elementdatafile"} <= set(fields)
-    require(known, "not a MetaImage header; check what it is and fetch it again")
-    require(fields["ndims"] == "3", f"it has {fields['ndims']} dimensions, a scan has 3")
-    require(set(_PLACES) & set(fields), "nothing says where it lies; convert the originals again")
+    placed = {*_PLACES, *_TURNS} & set(fields)
+    require(placed, "nothing says where it lies; convert the originals again")
     yes = {name for name, value in fields.items() if value.lower() in ("true", "t", "1")}
-    require("binarydata" in {*yes, *({"binarydata"} - set(fields))}, "text is not read; convert it")
+    require("binarydata" in yes or "binarydata" not in fields, "text is not read; convert it")
+    big = bool(yes & {"binarydatabyteordermsb", "elementbyteordermsb"})
     packed = "zlib" if "compresseddata" in yes else ""
-    big = yes & {"binarydatabyteordermsb", "elementbyteordermsb"}
-    kind = fields.get("elementtype", "").lower().removeprefix("met_")
+    names = ("ndims", "dimsize", "elementtype", "elementdatafile")
     skip = int(fields.get("headersize", 0))
-    layout = _text_layout(
-        path, end, fields["elementdatafile"], "dimsize", fields, kind, big, packed
-    )
-    have = layout.path.stat().st_size
-    layout.start = have - layout.bytes if skip == -1 and not packed else layout.start + max(skip, 0)
-    have -= layout.start
-    whole = not packed or int(fields.get("compresseddatasize", have)) == have
-    require(whole, f"{layout.path.name} is cut off or no part of this header; fetch it again")
-    return layout
+    return _text_layout(path, end, [fields.get(name, "") for name in names], big, packed, skip)
 
 
 def _nrrd(path: Path) -> Layout:
     fields, end = _text_fields(path, ":")
-    require(next(iter(fields), "")[:4] == "nrrd", "not a NRRD file; check it and fetch it again")
-    names = ("dimension", "space", "encoding", "type", "endian")
-    dimension, space, encoding, kind, endian = (fields.get(name, "").lower() for name in names)
-    require(dimension == "3", f"it has {dimension} dimensions, a scan has 3")
+    space, encoding, endian = (fields.get(s, "").lower() for s in ("space", "encoding", "endian"))
     placed = space in _NRRD_SPACES and {"spacedirections", "spaceorigin"} <= set(fields)
     require(placed, f"nothing says which side is left, or where it lies (space: {space or 'none'})")
     plain = encoding in ("raw", "gzip", "gz") and fields.get("lineskip", "0") == "0"
     require(plain, f"voxels as {encoding!r} are not read; write them as raw or gzip")
-    require(endian or _KINDS.get(kind, "1")[1] == "1", "the byte order of the voxels is missing")
-    packed, skip = "gzip" if encoding[0] == "g" else "", int(fields.get("byteskip", 0))
-    data = fields.get("datafile", "LOCAL")
-    layout = _text_layout(path, end, data, "sizes", fields, kind, endian == "big", packed)
-    if packed:
-        layout.skip = skip
-    else:  # -1: the voxels are what stands at the end
-        layout.start = (
-            layout.path.stat().st_size - layout.bytes if skip < 0 else layout.start + skip
-        )
-    return layout
+    big = {"big": True, "little": False}.get(endian)
+    packed, skip = "" if encoding == "raw" else "gzip", int(fields.get("byteskip", 0))
+    values = [fields.get(name, "") for name in ("dimension", "sizes", "type")]
+    return _text_layout(path, end, [*values, fields.get("datafile", "LOCAL")], big, packed, skip)
 
 
-def _text_layout(path, end, data, sizes, fields, kind, big, packed) -> Layout:
+def _text_layout(path: Path, end: int, values: list[str], big, packed: str, skip: int) -> Layout:
     """Return where the voxels lie: after the header, or in a file beside or below it."""
-    local = data.lower() == "local"
-    voxels = path if local else path.parent / data
-    spread = data.lower().startswith("list") or "%" in data
-    require(not spread, "its voxels are spread over several files; convert the scan to .nii.gz")
+    dimension, sizes, kind, data = values
+    require(dimension == "3", f"its header declares {dimension or 'no'} dimensions, a scan has 3")
     inside = not Path(data).is_absolute() and ".." not in Path(data).parts
     require(inside, f"its voxels lie in {data!r}, outside its own folder; keep the files together")
-    require(voxels.is_file(), f"the file with its voxels, {data!r}, is missing beside it")
-    require(kind in _KINDS, f"voxels of type {kind!r} are not read; convert the scan")
-    shape = tuple(map(int, fields.get(sizes, "").split()))
-    require(len(shape) == 3, f"the header lacks {sizes}")
-    dtype = np.dtype((">" if big else "<") + _KINDS[kind])
-    return Layout(voxels, shape, dtype, end if local else 0, 0, packed)
+    voxels, start = (path, end) if data.lower() == "local" else (path.parent / data, 0)
+    require(
+        voxels.is_file(),
+        f"the file with its voxels, {data!r}, is missing beside it, or spread over several",
+    )
+    code = _KINDS.get(kind.lower().removeprefix("met_"))
+    require(code, f"voxels of type {kind!r} are not read; convert the scan")
+    require(big is not None or code[1] == "1", "the byte order of the voxels is missing")
+    dtype, shape = np.dtype((">" if big else "<") + code), tuple(map(int, sizes.split()))
+    layout = Layout(voxels, shape, dtype, start, max(skip, 0), packed)
+    if packed == "zlib":  # MetaImage counts packed bytes, NRRD unpacked ones
+        layout.start, layout.skip = start + layout.skip, 0
+    elif skip == -1 and not packed:  # the voxels are what stands at the end
+        layout.start = voxels.stat().st_size - layout.bytes
+    return layout
 
 
 _META, _NRRD = (_meta, "MetaImageIO"), (_nrrd, "NrrdImageIO")
@@ -192,10 +163,9 @@ def _text_fields(path: Path, separator: str) -> tuple[dict[str, str], int]:
             # Comments and free text of NRRD (key:=value) may be long: DICOM fields are kept there.
             free = key.startswith("#") or (separator == ":" and value.startswith("="))
             require(free or len(line) <= _LONGEST_FIELD, f"a line has {len(line)} bytes: no header")
-            if n := {**_SIZES, **_PLACES}.get(key):
+            if n := _HOLDS.get(key):
                 words = re.findall(r"[^\s(),]+", value)  # a decimal comma makes them too many
-                plain = [re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", word) for word in words]
-                right = len(words) == n and all(plain)
+                right = len(words) == n and all(map(_NUMBER.fullmatch, words))
                 require(right, f"{key} must hold {n} finite numbers (3 dimensions): {value!r:.60}")
                 positive = key not in _SIZES or min(map(float, words)) > 0
                 require(positive, f"{key} must lie above 0, not {value!r:.80}")

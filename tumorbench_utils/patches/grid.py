@@ -20,7 +20,7 @@ SPACING_TOLERANCE = 1e-3
 _SEPARABLE = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Crop:
     """The part of a patch that lies on the benchmark's grid, and where it reads the file.
 
@@ -49,16 +49,9 @@ class Crop:
     def coordinates(self, file_axis: int, world_axis: int) -> np.ndarray:
         """Return the file coordinates along one axis of a separable crop, shape (n,)."""
         middle = (np.array(self.shape) - 1) / 2
-        row = self.matrix[file_axis].copy()
-        rest = [axis for axis in range(3) if axis != world_axis]
+        row, rest = self.matrix[file_axis], [axis for axis in range(3) if axis != world_axis]
         start = row[3] + row[rest] @ middle[rest]
         return row[world_axis] * np.arange(self.shape[world_axis]) + start
-
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest and highest file coordinates of the crop, two arrays of shape (3,)."""
-        last = np.array(self.shape) - 1.0
-        ends = (side(self.matrix[:, :3] * last, 0).sum(axis=1) for side in (np.minimum, np.maximum))
-        return tuple(end + self.matrix[:, 3] for end in ends)
 
 
 class BenchmarkGrid:

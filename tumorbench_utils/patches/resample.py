@@ -10,15 +10,16 @@ def box_of(crop: Crop, shape: tuple[int, int, int]) -> tuple[tuple[int, int], ..
 
     A range is empty (start = stop) where the crop lies beside the volume.
     """
-    low, high = crop.bounds()
+    spans = crop.matrix[:, :3] * (np.array(crop.shape) - 1.0)
+    low, high = (
+        side(spans, 0).sum(axis=1) + crop.matrix[:, 3] for side in (np.minimum, np.maximum)
+    )
     start = np.clip(np.floor(low - 1e-6), 0, shape).astype(int)
     stop = np.clip(np.floor(high + 1e-6) + 2, start, shape).astype(int)
-    return tuple((int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    return tuple(zip(start.tolist(), stop.tolist(), strict=True))
 
 
-def sample(
-    values: np.ndarray, box: tuple[tuple[int, int], ...], shape: tuple[int, int, int], crop: Crop
-) -> np.ndarray:
+def sample(values: np.ndarray, box: tuple[tuple[int, int], ...], crop: Crop) -> np.ndarray:
     """Sample a crop from the voxels of its box.
 
     Parameters
@@ -27,8 +28,6 @@ def sample(
         The voxels of `box`, slowest file axis first.
     box : three pairs (start, stop)
         Along i, j, k, as from :func:`box_of`.
-    shape : tuple of 3 ints
-        Voxels of the file along i, j, k.
     crop : Crop
 
     Returns
@@ -39,21 +38,17 @@ def sample(
     if values.size == 0:
         return np.zeros(crop.shape, np.float32)
     axes = crop.separable_axes()
-    if axes is None:
-        return _sample_oblique(values, box, crop)
-    return _sample_separable(values, box, crop, axes)
+    separable = axes is not None
+    return _separable(values, box, crop, axes) if separable else _oblique(values, box, crop)
 
 
-def _sample_separable(values, box, crop, axes):
+def _separable(values, box, crop, axes):
     """Interpolate along one axis after the other, the one that shrinks the box most first."""
     lines = []
     for file_axis, world_axis in enumerate(axes):
         (start, stop), u = box[file_axis], crop.coordinates(file_axis, world_axis)
-        floor = np.floor(u)
-        fraction = u - floor
-        index = floor.astype(int) - start
-        n = stop - start
-        pairs = []
+        fraction, index = u - np.floor(u), np.floor(u).astype(int) - start
+        n, pairs = stop - start, []
         for i, weight in ((index, 1 - fraction), (index + 1, fraction)):
             inside = (i >= 0) & (i < n)
             pairs.append((np.clip(i, 0, n - 1), np.where(inside, weight, 0.0)))
@@ -69,7 +64,7 @@ def _sample_separable(values, box, crop, axes):
     return values.astype(np.float32).transpose([2 - axes.index(axis) for axis in range(3)])
 
 
-def _sample_oblique(values, box, crop):
+def _oblique(values, box, crop):
     """Interpolate at every point on its own: the axes of scan and patch are at an angle."""
     # A shell of zeros, one voxel before and two behind, stands for all that is outside.
     padded = np.zeros([n + 3 for n in values.shape])

@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from isal import igzip, isal_zlib
 
+from tumorbench_utils.checks import InputError
 from tumorbench_utils.patches.spec import PatchError, require
 
 #: Rows that are looked at throughout a scan to tell whether it is in HU.
@@ -67,13 +68,13 @@ class Volume:
         require(size <= MOST_BYTES, f"{self.name}: {size} bytes of voxels; no mask is that large")
         return self.read([tuple((0, n) for n in self.shape)])[0]
 
-    def sampled_rows(self) -> list[tuple[int, int]]:
-        """Return (k, j) of rows spread evenly through the scan."""
+    def sampled_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return k and j of rows spread evenly through the scan."""
         n = np.arange(SAMPLED_ROWS)
         k = ((n + 0.5) / SAMPLED_ROWS * self.shape[2]).astype(int)
         # Steps of the golden ratio never fall into the rhythm of anything in the body.
         j = ((n * 0.6180339887498949) % 1 * self.shape[1]).astype(int)
-        return list(zip(k.tolist(), j.tolist(), strict=True))
+        return k, j
 
 
 class ImageVolume(Volume):
@@ -87,7 +88,7 @@ class ImageVolume(Volume):
 
     def read(self, boxes: list[Box]) -> list[np.ndarray]:
         """Copy each box out of the image."""
-        self.rows = [_hu(self._array[k, j]) for k, j in self.sampled_rows()]
+        self.rows = [_hu(self._array[self.sampled_rows()])]
         return [_hu(self._array[tuple(slice(a, b) for a, b in reversed(box))]) for box in boxes]
 
 
@@ -160,14 +161,16 @@ class FileVolume(Volume):
 
     def _seek(self, file, boxes, results) -> None:
         layout, (ni, nj, _) = self._layout, self.shape
+        begin = layout.start + layout.skip
 
         def rows(k, j0, j1):
             lines = np.empty((j1 - j0, ni), layout.dtype)
-            file.seek(layout.start + (k * nj + j0) * ni * layout.dtype.itemsize)
+            file.seek(begin + (k * nj + j0) * ni * layout.dtype.itemsize)
             _fill(file, memoryview(lines).cast("B"))
             return lines
 
-        self.rows = [_hu(rows(k, j, j + 1), layout.rescale) for k, j in self.sampled_rows()]
+        places = np.transpose(self.sampled_rows()).tolist()
+        self.rows = [_hu(rows(k, j, j + 1), layout.rescale) for k, j in places]
         for ((i0, i1), (j0, j1), (k0, k1)), result in zip(boxes, results, strict=True):
             for k in range(k0, k1 if result.size else k0):
                 result[k - k0] = rows(k, j0, j1)[:, i0:i1]
@@ -175,16 +178,14 @@ class FileVolume(Volume):
     def _unpack(self, file, boxes, results) -> None:
         layout, (ni, nj, nk) = self._layout, self.shape
         last = max((box[2][1] for box in boxes), default=0)
-        wanted: dict[int, list[int]] = {}
-        for k, j in self.sampled_rows():
-            wanted.setdefault(k, []).append(j)
+        sampled_k, sampled_j = self.sampled_rows()
         plane = np.empty((nj, ni), layout.dtype)
         file.seek(layout.start)
         stream = unpacked(file, layout.packed)
         _drain(stream, layout.skip)
         for k in range(last):
             _fill(stream, memoryview(plane).cast("B"))
-            self.rows += [_hu(plane[j].copy(), layout.rescale) for j in wanted.get(k, ())]
+            self.rows.append(_hu(plane[sampled_j[sampled_k == k]], layout.rescale))
             for ((i0, i1), (j0, j1), (k0, k1)), result in zip(boxes, results, strict=True):
                 if k0 <= k < k1:
                     result[k - k0] = plane[j0:j1, i0:i1]
@@ -204,9 +205,9 @@ class FileVolume(Volume):
 
 def affine_of(header, values: int) -> np.ndarray:
     """Return the map from index to LPS mm of a SimpleITK image, or of a reader of one."""
-    kind = f"{header.GetDimension()} dimensions with {values} values a voxel"
-    right = header.GetDimension() == 3 and values == 1
-    require(right, f"the image has {kind}, not 3 with one: a series in time, or in colour?")
+    dims = header.GetDimension()
+    kind = f"{dims} dimensions and {values} values a voxel, not 3 and 1"
+    require((dims, values) == (3, 1), f"the image has {kind}: a series in time, or in colour?")
     spacing, affine = np.array(header.GetSpacing()), np.eye(4)
     require(spacing.min() > 0, f"the spacing {spacing.tolist()} is not above 0")
     affine[:3, :3] = np.reshape(header.GetDirection(), (3, 3)) @ np.diag(spacing)
@@ -220,29 +221,24 @@ def name_of(path) -> str:
 
 
 @contextlib.contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Turn what reading a bad file may raise into a PatchError that names it."""
+def readable(name: str, kind: type[InputError] = PatchError) -> Iterator[None]:
+    """Turn what reading a bad file may raise into an error of one kind that names it."""
     try:
         yield
     except Exception as error:  # Bad bytes make SimpleITK, GDCM and pydicom raise many kinds.
-        if isinstance(error, PatchError) and name in str(error):
-            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()[:300]
-        if not isinstance(error, PatchError):
+        if not isinstance(error, InputError):
             reason = f"cannot be read, it is damaged or not what its name says ({reason}); fetch it"
-        raise PatchError(f"{name}: {reason}") from error
+        elif name in str(error):
+            raise kind(str(error)) from error
+        raise kind(f"{name}: {reason}") from error
 
 
 class _ZlibStream(io.RawIOBase):
     """Unpack a zlib stream into the caller's buffer."""
 
     def __init__(self, file):
-        self._file = file
-        self._inflate = isal_zlib.decompressobj()
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
+        self._file, self._inflate, self._ready = file, isal_zlib.decompressobj(), memoryview(b"")
 
     def readinto(self, buffer) -> int:
         while not self._ready and not self._inflate.eof:
@@ -251,8 +247,7 @@ class _ZlibStream(io.RawIOBase):
                 raise EOFError("the stream ends early")
             self._ready = memoryview(self._inflate.decompress(packed, 4 * _CHUNK))
         n = min(len(buffer), len(self._ready))
-        buffer[:n] = self._ready[:n]
-        self._ready = self._ready[n:]
+        buffer[:n], self._ready = self._ready[:n], self._ready[n:]
         return n
 
 
@@ -262,11 +257,10 @@ def unpacked(file, packed: str):
 
 
 def _fill(stream, buffer: memoryview) -> None:
-    done = 0
-    while done < len(buffer):
-        n = stream.readinto(buffer[done:])
+    while len(buffer):
+        n = stream.readinto(buffer)
         require(n, "the file ends before the image does; it is cut off, fetch it again")
-        done += n
+        buffer = buffer[n:]
 
 
 def _drain(stream, n: int) -> None:

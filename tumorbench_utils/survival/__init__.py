@@ -21,19 +21,7 @@ from tumorbench_utils.survival.metrics import (
 from tumorbench_utils.survival.outcome import SurvivalError
 
 __all__ = [
-    "CoxResult",
-    "KaplanMeier",
-    "SurvivalError",
-    "SurvivalResult",
-    "bootstrap_concordance",
-    "censored_label",
-    "clinical_table",
-    "concordance",
-    "cox",
-    "draw_curves",
-    "evaluate",
-    "integrated_brier",
-    "kaplan_meier",
-    "rmst_difference",
-    "time_dependent_auc",
-]
+    "CoxResult", "KaplanMeier", "SurvivalError", "SurvivalResult", "bootstrap_concordance",
+    "censored_label", "clinical_table", "concordance", "cox", "draw_curves", "evaluate",
+    "integrated_brier", "kaplan_meier", "rmst_difference", "time_dependent_auc",
+]  # fmt: skip

@@ -69,8 +69,8 @@ class CoxResult:
         is then an average over the follow-up.
         """
         test = proportional_hazard_test(self._fit, self._data, time_transform="rank")
-        table = test.summary[["test_statistic", "p"]].set_axis(["statistic", "p"], axis=1)
-        return table.reindex(self.summary.index)
+        table = test.summary.rename(columns={"test_statistic": "statistic"})
+        return table.loc[self.summary.index, ["statistic", "p"]]
 
 
 def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) -> CoxResult:
@@ -115,10 +115,8 @@ def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) 
     if not names or set(names) & set(OUTCOME):
         raise SurvivalError(f"covariates must name columns other than {OUTCOME}, not {names}")
     times, events = outcome(*(table[c] for c in columns(table, OUTCOME, error=SurvivalError)))
-    patients = table["patient_id"] if "patient_id" in table else pd.Series(dtype=object)
-    double = patients[patients.duplicated()]
-    if len(double):
-        raise SurvivalError(f"patient {double.iloc[0]!r} has several rows; a death must count once")
+    if "patient_id" in table and table["patient_id"].duplicated().any():
+        raise SurvivalError("a patient has several rows; a death must count once")
     if not 0 <= penalizer < np.inf:
         raise SurvivalError(f"penalizer must be a number, 0 or more, not {penalizer!r}")
     x = design(table[names])
@@ -137,23 +135,17 @@ def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) 
         raise SurvivalError(f"{needs}; use fewer covariates or a penalizer")
     data = z.assign(**dict(zip(OUTCOME, (times, events), strict=True)))
     fit = _fit(data, penalizer)
-    runaway = fit.summary["se(coef)"] > 50
-    if penalizer == 0 and (runaway.any() or not np.isfinite(fit.summary["se(coef)"]).all()):
-        raise SurvivalError(f"the coefficient of {runaway.idxmax()!r} is not finite{_HINT}")
+    if penalizer == 0 and not (fit.summary["se(coef)"] <= 50).all():
+        name = fit.summary["se(coef)"].idxmax()
+        raise SurvivalError(f"the coefficient of {name!r} is not finite{_HINT}")
     coef, se = (fit.summary[column] * standardise.scale for column in ("coef", "se(coef)"))
     half = sps.norm.ppf(0.975) * se
-    limits = {"hazard_ratio": coef, "low": coef - half, "high": coef + half}
+    limits = pd.DataFrame({"hazard_ratio": coef, "low": coef - half, "high": coef + half})
     with np.errstate(over="ignore"):  # a unit so large that the ratio per unit is 0 or infinite
-        summary = pd.DataFrame({name: np.exp(value) for name, value in limits.items()})
-    return CoxResult(
-        summary=summary.assign(p=fit.summary["p"], coef=coef, se=se),
-        concordance=concordance(times, events, z.to_numpy() @ fit.params_.to_numpy()),
-        n=len(x),
-        events=int(events.sum()),
-        left_out=int((~keep).sum()),
-        _fit=fit,
-        _data=data,
-    )
+        summary = np.exp(limits).assign(p=fit.summary["p"], coef=coef, se=se)
+    in_sample = concordance(times, events, z.to_numpy() @ fit.params_.to_numpy())
+    counts = len(x), int(events.sum()), int((~keep).sum())
+    return CoxResult(summary, in_sample, *counts, fit, data)
 
 
 def design(covariates: pd.DataFrame) -> pd.DataFrame:
@@ -169,7 +161,7 @@ def design(covariates: pd.DataFrame) -> pd.DataFrame:
     for name, column in covariates.items():
         if column.dtype == object:
             column = column.convert_dtypes()  # numbers beside None; text stays text
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        if pd.api.types.is_numeric_dtype(column):
             part = column.astype("Float64").astype(float).to_frame(name)
         else:
             part = _indicators(column, name)
@@ -181,12 +173,12 @@ def design(covariates: pd.DataFrame) -> pd.DataFrame:
 
 def _indicators(column: pd.Series, name: str) -> pd.DataFrame:
     """Return one 0/1 column per level but the first, NaN where missing."""
-    if not isinstance(column.dtype, pd.StringDtype | pd.CategoricalDtype):
+    text = isinstance(column.dtype, pd.StringDtype)
+    if not text and not isinstance(column.dtype, pd.CategoricalDtype):
         raise SurvivalError(f"covariate {name!r} holds neither numbers nor text ({column.dtype})")
     levels = column.astype("category").cat.remove_unused_categories()
     # '1,5' and '2,5' are a quantity that was read as text, and no two groups of patients
-    numeric = [bool(_NUMBER.fullmatch(str(level))) for level in levels.cat.categories]
-    if isinstance(column.dtype, pd.StringDtype) and sum(numeric) > len(numeric) / 2:
+    if text and np.mean([bool(_NUMBER.fullmatch(level)) for level in levels.cat.categories]) > 0.5:
         hint = 'pandas.to_numeric turns a quantity, astype("category") a code'
         raise SurvivalError(f"covariate {name!r} holds numbers as text: {hint}")
     indicators = pd.get_dummies(levels, drop_first=True, dtype=float).mask(column.isna())

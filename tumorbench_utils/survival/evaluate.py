@@ -55,12 +55,8 @@ class SurvivalResult:
     n_train: float
     n_test: float
 
-    def _values(self, model: str, metric: str) -> np.ndarray:
-        values = self.scores.groupby(["model", "metric"])["value"].apply(np.array)
-        return values[model, metric]
-
-    def _estimate(self, values: np.ndarray) -> Estimate:
-        interval = corrected_interval(values, self.n_train, self.n_test)
+    def _estimate(self, values: pd.Series) -> Estimate:
+        interval = corrected_interval(values.to_numpy(), self.n_train, self.n_test)
         return Estimate(values.mean(), *interval, "Nadeau-Bengio")
 
     @property
@@ -69,14 +65,15 @@ class SurvivalResult:
 
         The interval is that of Nadeau and Bengio (2003) for splits that overlap, cut at 0 and 1.
         """
-        pairs = self.scores[["model", "metric"]].drop_duplicates().itertuples(index=False)
-        rows = [(m, k, *self._estimate(self._values(m, k))) for m, k in pairs]
+        models = self.scores.groupby(["model", "metric"], sort=False)["value"]
+        rows = [(*names, *self._estimate(values)) for names, values in models]
         table = pd.DataFrame(rows, columns=["model", "metric", "mean", "low", "high"])
         return table.assign(low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
 
     def difference(self, first: str, second: str, metric: str = "uno") -> Estimate:
         """Return first minus second on the same splits, with an interval as in `summary`."""
-        return self._estimate(self._values(first, metric) - self._values(second, metric))
+        values = self.scores.set_index(["model", "metric", "split"])["value"]
+        return self._estimate(values[first, metric] - values[second, metric])
 
 
 def evaluate(
@@ -137,7 +134,10 @@ def evaluate(
     """
     times, events = outcome(time, event)
     features = np.empty((len(times), 0)) if X is None else beside(time, X, "X", ndim=2)
-    clinical = _clinical(time, covariates)
+    clinical = np.empty((len(times), 0))
+    if covariates is not None:
+        covariates = aligned(time, covariates, "covariates", error=SurvivalError)
+        clinical = design(pd.DataFrame(covariates).rename(columns=str)).to_numpy()
     if not features.shape[1] + clinical.shape[1]:
         raise SurvivalError("give an embedding X, covariates, or both")
     # by name where rows have one, so that the folds do not depend on the order of the rows
@@ -163,10 +163,10 @@ def evaluate(
     models = {name: used for name, used in models.items() if any(used)}
     models |= {"clinical + embedding": (d, k)} if len(models) == 2 else {}
     scores, predictions = [], []
+    grid = np.linspace(tau / 50, tau, 50)
     with threadpool_limits(1):  # threads cost more than they gain on matrices this small
         for split, (train, test) in enumerate(parts):
             trained, tested = (times[train], events[train]), (times[test], events[test])
-            grid = np.linspace(tau / 50, tau, 50)
             everybody = kaplan_meier(*trained).at(grid)  # one curve for all
             brier = integrated_brier(*tested, everybody, grid, train=trained)
             scores.append((split, "Kaplan-Meier", "brier", brier))
@@ -189,24 +189,11 @@ def evaluate(
                 frame["high_risk"] = risk > np.median(model.train_risk)
                 frame[[f"survival_{d}" for d in horizons]] = model.survival(risk, horizons)
                 predictions.append(frame)
-    return SurvivalResult(
-        scores=pd.DataFrame(scores, columns=["split", "model", "metric", "value"]),
-        predictions=pd.concat(predictions, ignore_index=True),
-        n=int(keep.sum()),
-        events=int(events[keep].sum()),
-        left_out=int((~keep).sum()),
-        tau=tau,
-        n_train=float(np.mean([len(train) for train, _ in parts])),
-        n_test=float(np.mean([len(test) for _, test in parts])),
-    )
-
-
-def _clinical(time, covariates) -> np.ndarray:
-    """Return covariates as floats with NaN, shape (n, k)."""
-    if covariates is None:
-        return np.empty((len(time), 0))
-    covariates = aligned(time, covariates, "covariates", error=SurvivalError)
-    return design(pd.DataFrame(covariates).rename(columns=str)).to_numpy()
+    scores = pd.DataFrame(scores, columns=["split", "model", "metric", "value"])
+    predictions = pd.concat(predictions, ignore_index=True)
+    counts = int(keep.sum()), int(events[keep].sum()), int((~keep).sum())
+    sizes = np.mean([[len(train), len(test)] for train, test in parts], axis=0).tolist()
+    return SurvivalResult(scores, predictions, *counts, tau, *sizes)
 
 
 def _part(number, split, keep, events, patients) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
-from tumorbench_utils.settings import unknown
+from tumorbench_utils.checks import one_of
 from tumorbench_utils.stats import Estimate
 from tumorbench_utils.survival.curves import counts
 from tumorbench_utils.survival.outcome import SurvivalError, beside, days, outcome
@@ -81,21 +81,17 @@ def concordance(time, event, risk, method="harrell", tau=None, *, train=None) ->
     .. [2] Uno et al. On the C-statistics for evaluating overall adequacy of risk prediction
        procedures with censored survival data. Statistics in Medicine 2011.
     """
-    if method not in ("harrell", "uno"):
-        raise SurvivalError(unknown("method", method, ("harrell", "uno")))
+    one_of(method, "method", ("harrell", "uno"), error=SurvivalError)
     times, events, risks, earlier = _order(time, event, risk, tau)
     weights = np.ones(len(earlier))
     if method == "uno":
         weights = _uncensored(times[earlier], times, events, train) ** -2.0
-    right, pairs = np.zeros(len(earlier)), np.zeros(len(earlier))
-    size = max(1, 2**22 // len(times))  # bounds the memory
-    for start in range(0, len(earlier), size):
-        block = slice(start, start + size)
-        comparable, score = _pairs(times, events, risks, earlier[block])
-        right[block], pairs[block] = score.sum(axis=1), comparable.sum(axis=1)
-    if not pairs.any():
+    blocks = np.array_split(earlier, 1 + len(earlier) * len(times) // 2**22)  # bounds the memory
+    sums = [[pair.sum(axis=1) for pair in _pairs(times, events, risks, rows)] for rows in blocks]
+    pairs, right = np.concatenate(sums, axis=1) @ weights
+    if not pairs:
         raise SurvivalError("no pair of patients is comparable: no time lies after an event")
-    return float(weights @ right / (weights @ pairs))
+    return float(right / pairs)
 
 
 def _order(time, event, risk, tau) -> tuple[np.ndarray, ...]:
@@ -132,11 +128,10 @@ def bootstrap_concordance(time, event, risk, tau=None, *, n=2000, seed=0) -> Est
     """
     value = concordance(time, event, risk, tau=tau)
     times, events, risks, earlier = _order(time, event, risk, tau)
-    comparable, score = _pairs(times, events, risks, earlier)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(times), np.full(len(times), 1 / len(times)), size=n).astype(float)
-    pairs = ((drawn[:, earlier] @ comparable) * drawn).sum(axis=1)
-    right = ((drawn[:, earlier] @ score) * drawn).sum(axis=1)
+    both = _pairs(times, events, risks, earlier)
+    pairs, right = (((drawn[:, earlier] @ pair) * drawn).sum(axis=1) for pair in both)
     values = right[pairs > 0] / pairs[pairs > 0]
     return Estimate(value, *np.quantile(values, (0.025, 0.975)), "bootstrap")
 

@@ -94,28 +94,26 @@ class RidgeCox:
         self.standardise = Standardiser(covariates)
         x = np.hstack([self.standardise(covariates), features])
         self.sizes = covariates.shape[1], features.shape[1]
-        sets = self.sets = RiskSets(times, events)
-        self.penalty = np.nan
+        self.sets, self.penalty = RiskSets(times, events), np.nan
         if features.shape[1]:
-            self.penalty = self._choose(x, times, events, patients, sets, seed)
-        self.coefficients = fit_ridge(sets, x, self._weights(self.penalty))
+            self.penalty = self._choose(x, times, events, patient_folds(events, patients, seed))
+        self.coefficients = fit_ridge(self.sets, x, self._weights(self.penalty))
         self.train_risk = x @ self.coefficients
 
     def _weights(self, penalty: float) -> np.ndarray:
         return np.repeat([CLINICAL_PENALTY, penalty], self.sizes)
 
-    def _choose(self, x, times, events, patients, sets, seed) -> float:
+    def _choose(self, x, times, events, fold) -> float:
         if events.sum() < FOLDS:
             few = f"{events.sum()} training patients with an event are too few"
             raise SurvivalError(f"{few} to choose a penalty in {FOLDS} folds")
-        fold = patient_folds(events, patients, seed)
         gain = np.zeros(len(PENALTIES))
         for inner in (np.flatnonzero(fold != k) for k in range(FOLDS)):
             part, beta = RiskSets(times[inner], events[inner]), None
             for i, penalty in enumerate(PENALTIES):
                 beta = fit_ridge(part, x[inner], self._weights(penalty), beta)
                 risk = x @ beta
-                gain[i] += sets.log_likelihood(risk) - part.log_likelihood(risk[inner])
+                gain[i] += self.sets.log_likelihood(risk) - part.log_likelihood(risk[inner])
         return float(PENALTIES[gain.argmax()])
 
     def risk(self, features: np.ndarray, covariates: np.ndarray) -> np.ndarray:

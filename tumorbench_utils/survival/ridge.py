@@ -131,10 +131,7 @@ def fit_ridge(
         for _ in range(50):
             gradient, information = sets.derivatives(x, x @ beta)
             gradient -= penalty * beta
-            try:
-                step = np.linalg.solve(information + np.diag(penalty), gradient)
-            except np.linalg.LinAlgError:
-                break
+            step = np.linalg.solve(information + np.diag(penalty), gradient)
             if gradient @ step < 1e-9:
                 return beta + step
             for _ in range(30):  # halve the step until the likelihood rises
