@@ -65,18 +65,19 @@ def lesion_region(patch: np.ndarray) -> tuple[np.ndarray, float]:
 def _texture(levels: np.ndarray, region: np.ndarray) -> dict[str, float]:
     """Contrast, homogeneity and correlation of neighbours along the three axes."""
     pairs = []
-    for axis, n in enumerate(levels.shape):
-        here, there = np.arange(n - 1), np.arange(1, n)
-        both = region.take(here, axis) & region.take(there, axis)
-        pairs.append([levels.take(side, axis)[both] for side in (here, there)])
+    for axis in range(3):
+        ahead = [np.moveaxis(array, axis, 0) for array in (levels, region)]
+        both = ahead[1][:-1] & ahead[1][1:]
+        pairs.append([ahead[0][:-1][both], ahead[0][1:][both]])
     first, second = np.concatenate(pairs, axis=1).astype(float)
     # Haralick's matrix is symmetric: every pair counts both ways.
     a, b = np.concatenate([first, second]), np.concatenate([second, first])
+    squares, variance = (a - b) ** 2, a.var()
     covariance = ((a - a.mean()) * (b - b.mean())).mean()
     return {
-        "texture_contrast": float(((a - b) ** 2).mean()),
-        "texture_homogeneity": float((1 / (1 + (a - b) ** 2)).mean()),
-        "texture_correlation": float(covariance / a.var()) if a.var() > 0 else 1.0,
+        "texture_contrast": squares.mean(),
+        "texture_homogeneity": (1 / (1 + squares)).mean(),
+        "texture_correlation": covariance / variance if variance > 0 else 1.0,
     }
 
 
@@ -104,8 +105,7 @@ def features(patch: np.ndarray) -> dict[str, float]:
         If the patch is not cubic, too small or not finite.
     """
     patch = np.asarray(patch)
-    cube = patch.ndim == 3 and len(set(patch.shape)) == 1 and patch.shape[0] >= 48
-    if not cube or not np.isfinite(patch).all():
+    if patch.shape != (max(48, *patch.shape, 0),) * 3 or not np.isfinite(patch).all():
         raise InputError(f"a patch is a cube of 48 voxels or more, finite; not {patch.shape}")
     region, contrast = lesion_region(patch)
     values = patch[region].astype(np.float64)
@@ -120,21 +120,14 @@ def features(patch: np.ndarray) -> dict[str, float]:
     border = region & ~ndimage.binary_erosion(region)
     gradient = np.sqrt(sum(g**2 for g in np.gradient(patch.astype(np.float64))))
     spread = values.std()
-    return {
-        "contrast_hu": contrast,
-        "mean_hu": float(values.mean()),
-        "sd_hu": float(spread),
-        "skewness": float(sps.skew(values)) if spread > 1e-9 else 0.0,
-        "p10_hu": float(np.percentile(values, 10)),
-        "p90_hu": float(np.percentile(values, 90)),
-        "entropy_bits": float(-(share * np.log2(share)).sum()),
-        "diameter_mm": float((6 * len(values) / np.pi) ** (1 / 3)),
-        "elongation": float(lengths[1] / lengths[0]),
-        "flatness": float(lengths[2] / lengths[0]),
-        "roughness": float(faces / sphere),
-        "edge_hu_per_mm": float(gradient[border].mean()),
-        **_texture(levels, region),
-    }
+    found = {"contrast_hu": contrast, "mean_hu": values.mean(), "sd_hu": spread}
+    found["skewness"] = sps.skew(values) if spread > 1e-9 else 0.0
+    found["p10_hu"], found["p90_hu"] = np.percentile(values, (10, 90))
+    found["entropy_bits"] = -(share * np.log2(share)).sum()
+    found["diameter_mm"] = (6 * len(values) / np.pi) ** (1 / 3)
+    found["elongation"], found["flatness"] = lengths[1:] / lengths[0]
+    found["roughness"], found["edge_hu_per_mm"] = faces / sphere, gradient[border].mean()
+    return {name: float(value) for name, value in (found | _texture(levels, region)).items()}
 
 
 class Handcrafted:
@@ -176,14 +169,13 @@ def cohort_features(cohort: Cohort) -> pd.DataFrame:
     PatchError
         If an image cannot be read or a seed does not fit it.
     """
-    table = cohort.table.reset_index(drop=True)
-    seeds = table[["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float)
+    table = cohort.table.set_index("lesion_id")
 
-    def of_scan(rows) -> pd.DataFrame:
-        cubes = extract_patches(table["image_path"][rows[0]], seeds[rows], [SPEC])
-        return pd.DataFrame([features(cube) for (cube,) in cubes], index=rows)
+    def of_scan(scan) -> pd.DataFrame:
+        seeds = scan[1][["coord_x", "coord_y", "coord_z"]].to_numpy(dtype=float)
+        cubes = extract_patches(scan[0], seeds, [SPEC])
+        return pd.DataFrame([features(cube) for (cube,) in cubes], index=scan[1].index)
 
     with ThreadPoolExecutor(2) as pool:
-        scans = table.groupby("image_path", sort=False).indices.values()
-        found = pd.concat(pool.map(of_scan, scans)).sort_index()
-    return found.set_axis(pd.Index(table["lesion_id"], name="lesion_id"))
+        found = pd.concat(pool.map(of_scan, table.groupby("image_path", sort=False)))
+    return found.loc[table.index]

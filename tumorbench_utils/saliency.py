@@ -28,19 +28,16 @@ class SaliencyError(InputError):
     """A patch, a mask or a map that saliency cannot be computed or scored for."""
 
 
-def _image(patch) -> torch.Tensor:
-    """Return a patch as a tensor (1, 1, d0, d1, d2) in which there is something to see."""
+def _seen(model, module, patch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a patch in which there is something to see, (1, 1, d0, d1, d2), and its embedding."""
     values = numbers(patch, "a patch", ndim=3, error=SaliencyError).astype(np.float32)
-    if not (values.size and np.ptp(values) > 0):
+    if not values.size or np.ptp(values) == 0:
         raise SaliencyError("all voxels of the patch are equal: look at seed point and window")
-    return torch.from_numpy(values)[None, None]
-
-
-def _whole(model, module, image: torch.Tensor) -> torch.Tensor:
+    image = torch.from_numpy(values)[None, None]
     whole = model.encode(module, image)
     if not whole.any():
         raise SaliencyError("the embedding of the patch is zero; it has no direction, no cosine")
-    return whole
+    return image, whole
 
 
 def _soft_cube(mask: int) -> torch.Tensor:
@@ -101,12 +98,11 @@ def occlusion_map(
     captum.attr.Occlusion : Occlusion of a single output.
     monai.visualize.OcclusionSensitivity : The published one, an embedding per voxel.
     """
-    image, mask = _image(patch), operator.index(mask)
-    shape = tuple(image.shape[2:])
+    mask, shape = operator.index(mask), np.shape(patch)
     if not (1 <= mask <= min(shape) and 0 <= overlap < 1):
         raise SaliencyError(f"mask {mask} must fit into {shape}, and 0 <= overlap {overlap} < 1")
     windows = dense_patch_slices(shape, (mask,) * 3, (max(1, int(mask * (1 - overlap))),) * 3)
-    keep, whole = _soft_cube(mask), _whole(model, module, image)
+    keep, (image, whole) = _soft_cube(mask), _seen(model, module, patch)
     embeddings = torch.empty(len(windows), whole.shape[1])
     for start in range(0, len(windows), _BATCH):
         few = windows[start : start + _BATCH]
@@ -188,8 +184,7 @@ def gradient_map(
 
     if any(layer.training for layer in module.modules()):
         raise SaliencyError("the network is in training mode; call module.eval() first")
-    image = _image(patch)
-    _whole(model, module, image)
+    image, _ = _seen(model, module, patch)
     image = image.to(next((p.device for p in module.parameters()), image.device)).requires_grad_()
     generator = torch.Generator().manual_seed(seed)
     squares = torch.zeros_like(image)
@@ -202,7 +197,7 @@ def gradient_map(
         try:
             squares += Saliency(projected).attribute(image, abs=False).detach() ** 2
         except RuntimeError as error:
-            if "have been used in the graph" not in str(error) and "grad" not in str(error):
+            if "grad" not in str(error) and "have been used in the graph" not in str(error):
                 raise
             break
     if not squares.any():
@@ -299,17 +294,14 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
     peak = saliency >= (1 - _TIE) * saliency.max()
     outside = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
     within = ndimage.distance_transform_edt(lesion, sampling=spacing_mm)
-    mirrored = np.flip(lesion)
-    sides = lesion != mirrored
-    return pd.Series(
-        {
-            "energy": saliency[lesion].sum() / saliency.sum(),
-            "volume_share": lesion.mean(),
-            "pointing": lesion[peak].mean(),
-            "auc": stats.auc(lesion.ravel().astype(int), saliency.ravel()),
-            "mirror_auc": stats.auc(lesion[sides].astype(int), saliency[sides])
-            if sides.any()
-            else np.nan,
-            "distance_mm": (outside - within)[peak].mean(),
-        }
-    )
+    sides = lesion != np.flip(lesion)
+    truth, single = lesion.astype(int), not sides.any()
+    found = {
+        "energy": saliency[lesion].sum() / saliency.sum(),
+        "volume_share": lesion.mean(),
+        "pointing": lesion[peak].mean(),
+        "auc": stats.auc(truth.ravel(), saliency.ravel()),
+        "mirror_auc": np.nan if single else stats.auc(truth[sides], saliency[sides]),
+        "distance_mm": (outside - within)[peak].mean(),
+    }
+    return pd.Series(found)

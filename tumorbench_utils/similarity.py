@@ -22,14 +22,8 @@ from tumorbench_utils.checks import groups as patients_of
 from tumorbench_utils.settings import unknown
 
 __all__ = [
-    "MEASURES",
-    "knn_overlap",
-    "linear_cka",
-    "pairwise",
-    "permutation_null",
-    "regress_out",
-    "rsa",
-]
+    "MEASURES", "knn_overlap", "linear_cka", "pairwise", "permutation_null", "regress_out", "rsa",
+]  # fmt: skip
 
 Embedding = np.ndarray | pd.DataFrame
 
@@ -259,12 +253,7 @@ def procrustes(A: Embedding, B: Embedding) -> float:
 
 
 #: Measures by name; each takes two embeddings.
-MEASURES: dict[str, Callable] = {
-    "knn_overlap": knn_overlap,
-    "linear_cka": linear_cka,
-    "rsa": rsa,
-    "procrustes": procrustes,
-}
+MEASURES: dict[str, Callable] = {f.__name__: f for f in (knn_overlap, linear_cka, rsa, procrustes)}
 
 
 def regress_out(A: Embedding, covariates) -> np.ndarray:
@@ -347,26 +336,23 @@ def pairwise(
     .. [1] Politis and Romano. Large sample confidence regions based on subsamples under minimal
        assumptions. Annals of Statistics 1994.
     """
-    if measure not in MEASURES:
-        raise KeyError(unknown("measure of similarity", measure, MEASURES))
     if len(embeddings) < 2:
         raise SimilarityError("a comparison needs at least two models")
-    arrays, names = align(embeddings), list(embeddings)
-    pairs = list(itertools.combinations(range(len(names)), 2))
+    arrays, n = align(embeddings), len(next(iter(embeddings.values())))
+    pairs = list(itertools.combinations(range(len(arrays)), 2))
+    names = itertools.combinations(embeddings, 2)
     products = _products(arrays, measure, pairs)
-    values = products(np.arange(len(arrays[0])))
-    result = pd.DataFrame([(names[i], names[j]) for i, j in pairs], columns=["first", "second"])
-    result["value"] = values
+    values = products(np.arange(n))
+    result = pd.DataFrame(names, columns=["first", "second"]).assign(value=values)
     if n_permutations:
         rng = np.random.default_rng(seed)
-        null = np.array([products(rng.permutation(len(arrays[0]))) for _ in range(n_permutations)])
+        null = np.array([products(rng.permutation(n)) for _ in range(n_permutations)])
         result["null_mean"] = null.mean(axis=0)
         result["null_high"] = np.quantile(null, 0.975, axis=0)
         as_large = (null >= values - 1e-6 * np.abs(values)).sum(axis=0)
         result["p"] = (1 + as_large) / (1 + n_permutations)
     if n_halves:
-        first = next(iter(embeddings.values()))
-        codes = patients_of(groups, first, error=SimilarityError)
+        codes = patients_of(groups, next(iter(embeddings.values())), error=SimilarityError)
         draws = []
         for keep in _halves(codes, n_halves, seed):
             half = _products([a[keep] for a in arrays], measure, pairs)
@@ -378,15 +364,17 @@ def pairwise(
 
 def _products(arrays: list[np.ndarray], measure: str, pairs: list) -> Callable:
     """Return a function of a permutation: the measure of each pair, its second model permuted."""
+    if measure not in MEASURES:
+        raise KeyError(unknown("measure of similarity", measure, MEASURES))
     first, second = np.array(pairs).T
+    n, m = len(arrays[0]), len(arrays)
     if measure in _RELATIONS:
         # single precision is twice as fast, and its seven digits are enough
         stack = np.stack([_RELATIONS[measure](a) for a in arrays]).astype(np.float32)
-        flat = stack.reshape(len(arrays), -1)
-        scale = 1 / len(arrays[0]) if measure == "knn_overlap" else 1.0
+        flat, scale = stack.reshape(m, -1), 1 / n if measure == "knn_overlap" else 1.0
 
         def products(order: np.ndarray) -> np.ndarray:
-            permuted = stack.take(order, axis=1).take(order, axis=2).reshape(len(arrays), -1)
+            permuted = stack.take(order, axis=1).take(order, axis=2).reshape(m, -1)
             return (flat @ permuted.T)[first, second].astype(float) * scale
 
         return products
@@ -394,12 +382,8 @@ def _products(arrays: list[np.ndarray], measure: str, pairs: list) -> Callable:
     # Components of zero make all models as wide as the widest; they add nothing to the norm.
     wide = max(a.shape[1] for a in scores)
     side = np.hstack([np.pad(a, [(0, 0), (0, wide - a.shape[1])]) for a in scores])
-
-    def rotated(order: np.ndarray) -> np.ndarray:
-        blocks = (side.T @ side[order]).reshape(len(arrays), wide, len(arrays), wide)
-        return nuclear(blocks[first, :, second])
-
-    return rotated
+    shape = m, wide, m, wide
+    return lambda order: nuclear((side.T @ side[order]).reshape(shape)[first, :, second])
 
 
 def permutation_null(
@@ -431,13 +415,11 @@ def permutation_null(
         raise SimilarityError(f"the number of permutations is above 0, not {n!r}")
     A, B = align({"A": A, "B": B})
     rng = np.random.default_rng(seed)
-    names = {function: name for name, function in MEASURES.items()} | {m: m for m in MEASURES}
-    if measure in names:
-        products = _products([A, B], names[measure], [(0, 1)])
-        return np.array([products(rng.permutation(len(B)))[0] for _ in range(n)], dtype=float)
-    if not callable(measure):
-        raise KeyError(unknown("measure of similarity", measure, MEASURES))
-    return np.array([float(measure(A, B[rng.permutation(len(B))])) for _ in range(n)])
+    names = {function: name for name, function in MEASURES.items()}
+    if callable(measure) and measure not in names:
+        return np.array([float(measure(A, B[rng.permutation(len(B))])) for _ in range(n)])
+    products = _products([A, B], names.get(measure, measure), [(0, 1)])
+    return np.array([products(rng.permutation(len(B)))[0] for _ in range(n)], dtype=float)
 
 
 def _halves(codes: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:
