@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.transforms import GaussianSmooth
 from scipy import ndimage
 
-from tumorbench_utils import stats
+from tumorbench_utils import checks, stats
 from tumorbench_utils.checks import InputError, numbers
 from tumorbench_utils.patches import PatchSpec, extract_patch
 from tumorbench_utils.patches.spec import AXIS_LETTERS
@@ -28,15 +29,16 @@ class SaliencyError(InputError):
     """A patch, a mask or a map that saliency cannot be computed or scored for."""
 
 
+require = partial(checks.require, error=SaliencyError)
+
+
 def _seen(model, module, patch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a patch in which there is something to see, (1, 1, d0, d1, d2), and its embedding."""
     values = numbers(patch, "a patch", ndim=3, error=SaliencyError).astype(np.float32)
-    if not values.size or np.ptp(values) == 0:
-        raise SaliencyError("all voxels of the patch are equal: look at seed point and window")
+    require(values.size and np.ptp(values), "all voxels of the patch are equal: look at the seed")
     image = torch.from_numpy(values)[None, None]
     whole = model.encode(module, image)
-    if not whole.any():
-        raise SaliencyError("the embedding of the patch is zero; it has no direction, no cosine")
+    require(whole.any(), "the embedding of the patch is zero; it has no direction, no cosine")
     return image, whole
 
 
@@ -98,12 +100,12 @@ def occlusion_map(
     captum.attr.Occlusion : Occlusion of a single output.
     monai.visualize.OcclusionSensitivity : The published one, an embedding per voxel.
     """
-    mask, shape = operator.index(mask), np.shape(patch)
+    mask, (image, whole) = operator.index(mask), _seen(model, module, patch)
+    shape = tuple(image.shape[2:])
     if not (1 <= mask <= min(shape) and 0 <= overlap < 1):
         raise SaliencyError(f"mask {mask} must fit into {shape}, and 0 <= overlap {overlap} < 1")
     windows = dense_patch_slices(shape, (mask,) * 3, (max(1, int(mask * (1 - overlap))),) * 3)
-    keep, (image, whole) = _soft_cube(mask), _seen(model, module, patch)
-    embeddings = torch.empty(len(windows), whole.shape[1])
+    keep, embeddings = _soft_cube(mask), torch.empty(len(windows), whole.shape[1])
     for start in range(0, len(windows), _BATCH):
         few = windows[start : start + _BATCH]
         batch = image.repeat(len(few), 1, 1, 1, 1)
@@ -200,9 +202,8 @@ def gradient_map(
             if "grad" not in str(error) and "have been used in the graph" not in str(error):
                 raise
             break
-    if not squares.any():
-        reason = "no projections, or the network rounds its input; use occlusion_map"
-        raise SaliencyError(f"no gradient reaches the patch of {model.key}: {reason}")
+    reason = "no projections, or the network rounds its input; use occlusion_map"
+    require(squares.any(), f"no gradient reaches the patch of {model.key}: {reason}")
     return (squares / projections).sqrt()[0, 0].cpu().numpy()
 
 
@@ -235,8 +236,7 @@ def lesion_on_patch(mask, seed_lps_mm: Sequence[float], spec: PatchSpec) -> np.n
     image = sitk.Cast(image > 0, sitk.sitkInt16) * 500 + 20
     window = PatchSpec(spec.orientation, spec.spacing_mm, spec.size, (20, 520), (0, 1))
     lesion = extract_patch(image, seed_lps_mm, window) >= 0.5
-    if not lesion.any():
-        raise SaliencyError(f"no voxel of the lesion lies on the patch around {seed_lps_mm!r}")
+    require(lesion.any(), f"no voxel of the lesion lies on the patch around {seed_lps_mm!r}")
     return lesion
 
 
@@ -285,12 +285,11 @@ def score(saliency, lesion, *, spacing_mm=(1.0, 1.0, 1.0)) -> pd.Series:
     """
     saliency = numbers(saliency, "a map", ndim=3, error=SaliencyError)
     lesion = numbers(lesion, "a lesion mask", ndim=3, error=SaliencyError) != 0
-    if saliency.shape != lesion.shape:
-        raise SaliencyError(f"map {saliency.shape} and lesion {lesion.shape} have no common grid")
-    if lesion.all() or not lesion.any():
-        raise SaliencyError("the lesion is empty or fills the patch; no map can be scored by it")
-    if saliency.min() < 0 or saliency.max() == 0:
-        raise SaliencyError("a saliency map is not negative and not zero everywhere")
+    require(saliency.shape == lesion.shape, f"no common grid: {saliency.shape}, {lesion.shape}")
+    require(0 < lesion.mean() < 1, "the lesion is empty or fills the patch; no map can be scored")
+    require(
+        saliency.min() >= 0 and saliency.any(), "a saliency map is not negative and not all zero"
+    )
     peak = saliency >= (1 - _TIE) * saliency.max()
     outside = ndimage.distance_transform_edt(~lesion, sampling=spacing_mm)
     within = ndimage.distance_transform_edt(lesion, sampling=spacing_mm)

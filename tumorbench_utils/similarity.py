@@ -12,11 +12,13 @@ by their index, never by position.
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from tumorbench_utils import checks
 from tumorbench_utils.checks import InputError, aligned, numbers
 from tumorbench_utils.checks import groups as patients_of
 from tumorbench_utils.settings import unknown
@@ -38,6 +40,9 @@ class SimilarityError(InputError):
     """Embeddings that cannot be compared."""
 
 
+require = partial(checks.require, error=SimilarityError)
+
+
 def align(embeddings: Mapping[str, Embedding]) -> list[np.ndarray]:
     """Return embeddings as float64 arrays whose rows are the lesions of the first, in its order."""
     first = next(iter(embeddings.values()))
@@ -51,8 +56,7 @@ def align(embeddings: Mapping[str, Embedding]) -> list[np.ndarray]:
 def _cosine(A: np.ndarray) -> np.ndarray:
     """Return the cosine of every two rows, shape (n, n)."""
     largest = np.abs(A).max(axis=1, keepdims=True)
-    if not largest.all():
-        raise SimilarityError(f"row {largest.argmin()} is all zero and has no direction")
+    require(largest.all(), f"row {largest.argmin()} is all zero and has no direction")
     unit = A / largest  # first, so that no square over- or underflows
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     return np.round(unit @ unit.T, _DIGITS)
@@ -79,8 +83,8 @@ def neighbours(A: np.ndarray, k: int = 10) -> np.ndarray:
     if not 1 <= k < len(A) or k != int(k):
         raise SimilarityError(f"{len(A)} lesions have no {k!r} neighbours other than themselves")
     closeness = _cosine(A)
-    if closeness.min() >= 1 - 10 * 10.0**-_DIGITS:
-        raise SimilarityError("all lesions have the same embedding up to its length")
+    same = closeness.min() >= 1 - 10 * 10.0**-_DIGITS
+    require(not same, "all lesions have the same embedding up to its length")
     np.fill_diagonal(closeness, -np.inf)
     last = -np.partition(-closeness, k - 1, axis=1)[:, k - 1 : k]
     closer, tied = closeness > last, closeness == last
@@ -91,8 +95,7 @@ def neighbours(A: np.ndarray, k: int = 10) -> np.ndarray:
 def _unit(relation: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(relation)
     # The relation of a constant embedding is rounding error around zero.
-    if norm <= 1e-12 * len(relation):
-        raise SimilarityError("all lesions have the same embedding; a likeness is not defined")
+    require(norm > 1e-12 * len(relation), "all lesions have the same embedding: no likeness")
     return relation / norm
 
 
@@ -109,8 +112,7 @@ def cka_relation(A: np.ndarray) -> np.ndarray:
     Its inner products are those of the unbiased estimate of HSIC (Song et al. 2012).
     """
     n = len(A)
-    if n < 4:
-        raise SimilarityError(f"debiased CKA needs at least 4 lesions, not {n}")
+    require(n >= 4, f"debiased CKA needs at least 4 lesions, not {n}")
     A = _centred(A)
     gram = A @ A.T
     np.fill_diagonal(gram, 0)
@@ -336,8 +338,7 @@ def pairwise(
     .. [1] Politis and Romano. Large sample confidence regions based on subsamples under minimal
        assumptions. Annals of Statistics 1994.
     """
-    if len(embeddings) < 2:
-        raise SimilarityError("a comparison needs at least two models")
+    require(len(embeddings) > 1, "a comparison needs at least two models")
     arrays, n = align(embeddings), len(next(iter(embeddings.values())))
     pairs = list(itertools.combinations(range(len(arrays)), 2))
     names = itertools.combinations(embeddings, 2)
@@ -411,8 +412,7 @@ def permutation_null(
     SimilarityError
         As the measure; also if `n` is not above 0.
     """
-    if n < 1:
-        raise SimilarityError(f"the number of permutations is above 0, not {n!r}")
+    require(n >= 1, f"the number of permutations is above 0, not {n!r}")
     A, B = align({"A": A, "B": B})
     rng = np.random.default_rng(seed)
     names = {function: name for name, function in MEASURES.items()}
@@ -425,8 +425,7 @@ def permutation_null(
 def _halves(codes: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:
     """Yield `n` masks (lesions,) that keep all lesions of a random half of the patients."""
     patients = codes.max() + 1
-    if patients < 8:
-        raise SimilarityError(f"half-sampling needs at least 8 patients, not {patients}")
+    require(patients >= 8, f"half-sampling needs at least 8 patients, not {patients}")
     rng = np.random.default_rng(seed)
     for _ in range(n):
         yield np.isin(codes, rng.permutation(patients)[: patients // 2])

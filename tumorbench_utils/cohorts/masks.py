@@ -14,7 +14,7 @@ from tumorbench_utils.patches import dicom
 from tumorbench_utils.patches.extract import open_volume
 from tumorbench_utils.patches.formats import SUFFIXES
 from tumorbench_utils.patches.spec import require
-from tumorbench_utils.patches.volume import Volume, name_of, readable
+from tumorbench_utils.patches.volume import Volume, readable
 
 Seeds = dict[int, tuple[float, float, float]]
 
@@ -63,7 +63,7 @@ def seeds_from_mask(path: str | os.PathLike, *, series: str | os.PathLike | None
     highdicom.seg.segread : Reads the segmentation objects.
     """
     path = Path(path)
-    with readable(name_of(path), CohortError):
+    with readable(path, CohortError):
         require(path.is_file(), "no such file, or a folder; give the file of the mask")
         seeds = _seeds(path, series)
         require(seeds, "the mask is empty: no voxel is above 0")
@@ -110,7 +110,7 @@ def _segmentation(path: Path) -> Seeds:
         array = volume.array if labels else volume.array[..., 0]
         whole = labels or np.isin(array, (0, top)).all()
         require(whole, f"fractions between 0 and {top}: its voxels are neither in nor out")
-        Volume(name_of(path), volume.affine, array.shape)  # refuses a grid that is none
+        Volume(str(path), volume.affine, array.shape)  # refuses a grid that is none
         seeds |= _centroids((array if labels else (array > 0) * number).T, volume.affine)
     return seeds
 
@@ -130,7 +130,7 @@ def referenced_series(path: str | os.PathLike) -> set[str]:
     CohortError
         If it is neither, or refers to no series.
     """
-    with readable(name_of(path), CohortError):
+    with readable(path, CohortError):
         data = dicom.read(Path(path), stop_before_pixels=True) or {}
     items = list(data.get("ReferencedSeriesSequence", []))
     for frame in data.get("ReferencedFrameOfReferenceSequence", []):

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from pydicom.uid import DeflatedExplicitVRLittleEndian, UncompressedTransferSyntaxes
 
 from tumorbench_utils.patches.spec import require
-from tumorbench_utils.patches.volume import Box, Volume, name_of, readable
+from tumorbench_utils.patches.volume import Box, Volume, readable
 
 #: Slice positions may stray this far from an even grid: headers round them to a tenth of a mm.
 POSITION_TOLERANCE_MM = 0.08
@@ -49,7 +49,6 @@ def read(path: Path, **options) -> pydicom.Dataset | None:
     PatchError
         If it unpacks to more than memory should hold, or has the suffix of DICOM and is none.
     """
-    require(name_of(path) == str(path), f"{name_of(path)}: no valid UTF-8 name; rename the file")
     _check_deflated(path)
     with contextlib.suppress(Exception):  # What is no DICOM makes pydicom raise many kinds.
         data = pydicom.dcmread(path, force=True, **options)
@@ -90,7 +89,7 @@ class DicomVolume(Volume):
         for k, (file, header) in enumerate(self._slices):
             inside = [n for n, box in enumerate(boxes) if box[2][0] <= k < box[2][1]]
             if inside:
-                with readable(str(file)):
+                with readable(file):
                     plane = _plane(file, header)
                 self.rows.append(plane[:: max(1, len(plane) // 4)].ravel())
             for n in inside:
@@ -175,7 +174,7 @@ def _slices(folder: Path, wanted: set[str] | None) -> list[tuple[Path, pydicom.D
     needed = "one CT series" if wanted is None else f"the series {', '.join(sorted(wanted))}"
     require(len(meant) == 1, f"the folder must hold {needed}, but holds {len(meant)} ({there})")
     for path, header in series[meant[0]]:
-        with readable(str(path)):
+        with readable(path):
             _check_slice(path, header)
     return series[meant[0]]
 

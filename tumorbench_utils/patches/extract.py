@@ -13,7 +13,7 @@ from tumorbench_utils.patches.grid import BenchmarkGrid, joined
 from tumorbench_utils.patches.intensity import check_intensity
 from tumorbench_utils.patches.resample import box_of, sample
 from tumorbench_utils.patches.spec import AXIS_LETTERS, PatchError, PatchSpec, require
-from tumorbench_utils.patches.volume import ImageVolume, Volume, name_of, readable
+from tumorbench_utils.patches.volume import ImageVolume, Volume, readable
 from tumorbench_utils.settings import unknown
 
 GRIDS = ("exact", "monai14")
@@ -127,10 +127,8 @@ def open_volume(image) -> Volume:
         labels = image.GetPixelIDTypeAsString().startswith("label")  # would end the process
         require(not labels, "the image is a map of labels, not a CT; give the scan in HU")
         return ImageVolume("the image", image)
-    with readable(name_of(image)):
+    with readable(image):
         path = Path(image)
-        # SimpleITK ends the process on such a name.
-        require(name_of(path) == str(path), "the name is no valid UTF-8; rename the file")
         if path.is_dir():
             return dicom.open_series(path)
         there = path.is_file() and path.stat().st_size
@@ -160,7 +158,7 @@ def sources(image: str | os.PathLike) -> list[Path]:
     path = Path(image)
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.is_file())
-    with readable(name_of(path)):
+    with readable(path):
         require(path.exists(), "there is no such file; check the path of the scan")
         return sorted({path, formats.voxel_file(path)})
 

@@ -21,17 +21,10 @@ _LONGEST_FIELD, _MOST_LINES = 1000, 10_000
 #: precision turn a large scan by up to half a millimetre.
 _AGREE_MM = 0.5
 
-#: Names of pixel types in MetaImage (without MET_) and NRRD.
-_TYPES = {
-    "i1": "char, signed char, int8, int8_t", "u1": "uchar, unsigned char, uint8, uint8_t",
-    "i2": "short, short int, signed short, signed short int, int16, int16_t",
-    "u2": "ushort, unsigned short, unsigned short int, uint16, uint16_t", "f4": "float",
-    "i4": "int, signed int, int32, int32_t, long", "u4": "uint, unsigned int, uint32, uint32_t",
-    "i8": "long long, long long int, signed long long, longlong, int64, int64_t, long_long",
-    "u8": "unsigned long long, unsigned long long int, ulonglong, uint64, uint64_t, ulong_long",
-    "f8": "double",
-}  # fmt: skip
-_KINDS = {name: code for code, names in _TYPES.items() for name in names.split(", ")}
+#: Bytes of the integers of MetaImage and NRRD, and numpy's codes of the others.
+_INTEGERS = {"char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "long": 4}
+_INTEGERS |= {"longlong": 8, "int64": 8}
+_FLOATS = {"float": "f4", "double": "f8"}
 
 _NRRD_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 _NRRD_SPACES += ("lps", "ras", "las")
@@ -116,6 +109,13 @@ def _nrrd(path: Path) -> Layout:
     return _text_layout(path, end, [*values, fields.get("datafile", "LOCAL")], big, packed, skip)
 
 
+def _code(kind: str) -> str:
+    """Return numpy's code of an integer type such as "unsigned short int", "uint16_t", "ushort"."""
+    base = re.sub(r"^(unsigned |signed |u)|( int|_t)$|[ _]", "", kind)
+    n, sign = _INTEGERS.get(base), "u" if kind.startswith("u") else "i"
+    return f"{sign}{n}" if n else _FLOATS.get(kind, "")
+
+
 def _text_layout(path: Path, end: int, values: list[str], big, packed: str, skip: int) -> Layout:
     """Return where the voxels lie: after the header, or in a file beside or below it."""
     dimension, sizes, kind, data = values
@@ -127,7 +127,7 @@ def _text_layout(path: Path, end: int, values: list[str], big, packed: str, skip
         voxels.is_file(),
         f"the file with its voxels, {data!r}, is missing beside it, or spread over several",
     )
-    code = _KINDS.get(kind.lower().removeprefix("met_"))
+    code = _code(kind.lower().removeprefix("met_"))
     require(code, f"voxels of type {kind!r} are not read; convert the scan")
     require(big is not None or code[1] == "1", "the byte order of the voxels is missing")
     dtype, shape = np.dtype((">" if big else "<") + code), tuple(map(int, sizes.split()))

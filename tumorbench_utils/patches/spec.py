@@ -1,7 +1,9 @@
 """What a network wants to see, and the error for everything that cannot be given to it."""
 
 from dataclasses import dataclass
+from functools import partial
 
+from tumorbench_utils import checks
 from tumorbench_utils.checks import InputError, numbers
 
 #: World axis (0 = x, 1 = y, 2 = z) and its sign in RAS of each letter.
@@ -15,10 +17,7 @@ class PatchError(InputError):
     """A patch cannot be cut: the message names the file, what is wrong and what to do."""
 
 
-def require(holds, message: str) -> None:
-    """Raise a PatchError with `message` unless `holds` is true."""
-    if not holds:
-        raise PatchError(message)
+require = partial(checks.require, error=PatchError)
 
 
 @dataclass(frozen=True)

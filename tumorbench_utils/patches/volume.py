@@ -180,6 +180,8 @@ class FileVolume(Volume):
         last = max((box[2][1] for box in boxes), default=0)
         sampled_k, sampled_j = self.sampled_rows()
         plane = np.empty((nj, ni), layout.dtype)
+        file.seek(-4, os.SEEK_END)  # where gzip says how long the file should be
+        length = int.from_bytes(file.read(4), "little")
         file.seek(layout.start)
         stream = unpacked(file, layout.packed)
         _drain(stream, layout.skip)
@@ -190,17 +192,10 @@ class FileVolume(Volume):
                 if k0 <= k < k1:
                     result[k - k0] = plane[j0:j1, i0:i1]
         rest = (nk - last) * plane.nbytes
-        if rest <= VERIFY_REST or not self._ends_right():
+        right = layout.packed == "gzip" and length == (layout.skip + layout.bytes) % (1 << 32)
+        if rest <= VERIFY_REST or not right:
             _drain(stream, rest)
             require(not stream.read(1), "the file holds more than its header describes")
-
-    def _ends_right(self) -> bool:
-        """Say whether the last four bytes of a gzip file give the length that it should have."""
-        with open(self._layout.path, "rb") as file:
-            file.seek(-4, os.SEEK_END)
-            length = int.from_bytes(file.read(4), "little")
-        expected = (self._layout.skip + self._layout.bytes) % (1 << 32)
-        return self._layout.packed == "gzip" and length == expected
 
 
 def affine_of(header, values: int) -> np.ndarray:
@@ -215,15 +210,13 @@ def affine_of(header, values: int) -> np.ndarray:
     return affine
 
 
-def name_of(path) -> str:
-    """Return what a path is called in messages: bytes that are no UTF-8 are written out."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
 @contextlib.contextmanager
-def readable(name: str, kind: type[InputError] = PatchError) -> Iterator[None]:
+def readable(path, kind: type[InputError] = PatchError) -> Iterator[None]:
     """Turn what reading a bad file may raise into an error of one kind that names it."""
+    name = str(path).encode("utf-8", "backslashreplace").decode()
     try:
+        # SimpleITK ends the process on such a name.
+        require(name == str(path), "the name is no valid UTF-8; rename the file")
         yield
     except Exception as error:  # Bad bytes make SimpleITK, GDCM and pydicom raise many kinds.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()[:300]

@@ -9,7 +9,7 @@ from tumorbench_utils.baselines import covariate_score
 from tumorbench_utils.checks import columns
 from tumorbench_utils.cohorts import Cohort
 from tumorbench_utils.survival.cox import OUTCOME
-from tumorbench_utils.survival.outcome import SurvivalError
+from tumorbench_utils.survival.outcome import SurvivalError, require
 
 
 class ClinicalTable(NamedTuple):
@@ -66,12 +66,10 @@ def clinical_table(cohort: Cohort, outcome: tuple[str, str] = OUTCOME) -> Clinic
     reason = pd.Series(None, table.index, dtype=object).mask(missing, "no outcome")
     reason = reason.mask(~missing & (table[days] <= 0).fillna(False), "no follow-up")
     followed = table[reason.isna()]
-    if followed.empty:
-        raise SurvivalError(f"{cohort.card.title} has no row with a follow-up in {days!r}")
+    require(len(followed), f"{cohort.card.title} has no row with a follow-up in {days!r}")
     if "patient_id" in followed:
         events = followed.groupby("patient_id")[event].nunique()
-        if (events > 1).any():
-            raise SurvivalError(f"patient {events.idxmax()!r} has two values of {event!r}")
+        require((events < 2).all(), f"patient {events.idxmax()!r} has two values of {event!r}")
         largest = followed.sort_values(size, ascending=False, kind="stable") if size else followed
         others = largest.index[largest["patient_id"].duplicated()]
         reason[others] = "another lesion of the patient"

@@ -16,7 +16,7 @@ from scipy import stats as sps
 from tumorbench_utils.checks import columns
 from tumorbench_utils.survival.metrics import concordance
 from tumorbench_utils.survival.model import Standardiser
-from tumorbench_utils.survival.outcome import SurvivalError, outcome
+from tumorbench_utils.survival.outcome import SurvivalError, outcome, require
 
 OUTCOME = ("time_days", "event")
 
@@ -45,6 +45,8 @@ class CoxResult:
         Patients and events in the fit.
     left_out : int
         Rows left out because a covariate is missing.
+    log_likelihood : float
+        Log partial likelihood, less the penalty where there is one.
     """
 
     summary: pd.DataFrame
@@ -52,13 +54,9 @@ class CoxResult:
     n: int
     events: int
     left_out: int
+    log_likelihood: float
     _fit: CoxPHFitter = field(repr=False)
     _data: pd.DataFrame = field(repr=False)
-
-    @property
-    def log_likelihood(self) -> float:
-        """Log partial likelihood, less the penalty where there is one."""
-        return float(self._fit.log_likelihood_)
 
     @cached_property
     def ph_test(self) -> pd.DataFrame:
@@ -117,8 +115,7 @@ def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) 
     times, events = outcome(*(table[c] for c in columns(table, OUTCOME, error=SurvivalError)))
     if "patient_id" in table and table["patient_id"].duplicated().any():
         raise SurvivalError("a patient has several rows; a death must count once")
-    if not 0 <= penalizer < np.inf:
-        raise SurvivalError(f"penalizer must be a number, 0 or more, not {penalizer!r}")
+    require(0 <= penalizer < np.inf, f"penalizer must be a number, 0 or more, not {penalizer!r}")
     x = design(table[names])
     keep = x.notna().all(axis=1).to_numpy()
     times, events, x = times[keep], events[keep], x[keep].reset_index(drop=True)
@@ -128,11 +125,11 @@ def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) 
     # Standardised, so that neither the unit of a covariate nor its mean decides about convergence.
     standardise = Standardiser(x.to_numpy())
     z = pd.DataFrame(standardise(x.to_numpy()), columns=x.columns)
-    if not z.any().all():
-        raise SurvivalError(f"covariate {z.any().idxmin()!r} is constant in {len(z)} complete rows")
-    if penalizer == 0 and z.shape[1] >= events.sum():
-        needs = f"{z.shape[1]} coefficients need more than {events.sum()} events"
-        raise SurvivalError(f"{needs}; use fewer covariates or a penalizer")
+    require(z.any().all(), f"covariate {z.any().idxmin()!r} is constant in {len(z)} complete rows")
+    enough = penalizer > 0 or z.shape[1] < events.sum()
+    require(
+        enough, f"{z.shape[1]} coefficients need more than {events.sum()} events, or a penalizer"
+    )
     data = z.assign(**dict(zip(OUTCOME, (times, events), strict=True)))
     fit = _fit(data, penalizer)
     if penalizer == 0 and not (fit.summary["se(coef)"] <= 50).all():
@@ -145,7 +142,7 @@ def cox(table: pd.DataFrame, covariates: Sequence[str], penalizer: float = 0.0) 
         summary = np.exp(limits).assign(p=fit.summary["p"], coef=coef, se=se)
     in_sample = concordance(times, events, z.to_numpy() @ fit.params_.to_numpy())
     counts = len(x), int(events.sum()), int((~keep).sum())
-    return CoxResult(summary, in_sample, *counts, fit, data)
+    return CoxResult(summary, in_sample, *counts, float(fit.log_likelihood_), fit, data)
 
 
 def design(covariates: pd.DataFrame) -> pd.DataFrame:

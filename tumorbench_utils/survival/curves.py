@@ -9,7 +9,7 @@ from scipy import stats as sps
 
 from tumorbench_utils.checks import aligned, numbers
 from tumorbench_utils.stats import Estimate
-from tumorbench_utils.survival.outcome import SurvivalError, outcome
+from tumorbench_utils.survival.outcome import SurvivalError, outcome, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,12 +180,10 @@ def rmst_difference(time, event, group, tau: float) -> Estimate:
     times, events = outcome(time, event)
     names = np.asarray(aligned(time, group, "group", error=SurvivalError))
     levels = np.unique(names)
-    if len(levels) != 2:
-        raise SurvivalError(f"two groups are needed, not {len(levels)}: {levels.tolist()}")
+    require(len(levels) == 2, f"two groups are needed, not {len(levels)}: {levels.tolist()}")
     means, variances = zip(*(_rmst(times, events, names == g, tau, g) for g in levels), strict=True)
     half = sps.norm.ppf(0.975) * np.sqrt(sum(variances))
-    if half == 0:
-        raise SurvivalError(f"neither group has an event before {tau:g} days")
+    require(half > 0, f"neither group has an event before {tau:g} days")
     difference = means[1] - means[0]
     return Estimate(difference, difference - half, difference + half, "Greenwood")
 

@@ -14,7 +14,7 @@ from tumorbench_utils.survival.cox import design
 from tumorbench_utils.survival.curves import kaplan_meier
 from tumorbench_utils.survival.metrics import concordance, integrated_brier, time_dependent_auc
 from tumorbench_utils.survival.model import Components, RidgeCox
-from tumorbench_utils.survival.outcome import SurvivalError, beside, days, outcome
+from tumorbench_utils.survival.outcome import SurvivalError, beside, days, outcome, require
 
 #: Horizons of the time-dependent AUC and of the predicted survival, days: one, two, three years.
 HORIZONS = (365, 730, 1095)
@@ -138,15 +138,13 @@ def evaluate(
     if covariates is not None:
         covariates = aligned(time, covariates, "covariates", error=SurvivalError)
         clinical = design(pd.DataFrame(covariates).rename(columns=str)).to_numpy()
-    if not features.shape[1] + clinical.shape[1]:
-        raise SurvivalError("give an embedding X, covariates, or both")
+    require(features.shape[1] + clinical.shape[1], "give an embedding X, covariates, or both")
     # by name where rows have one, so that the folds do not depend on the order of the rows
     named = isinstance(time, pd.Series) and time.index.is_unique
     rows = time.index if named else range(len(times))
     groups = rows if groups is None else aligned(time, groups, "groups", error=SurvivalError)
     patients = pd.factorize(np.asarray(groups), sort=True)[0]
-    if (patients < 0).any():
-        raise SurvivalError(f"groups is missing in row {patients.argmin()}")
+    require((patients >= 0).all(), f"groups is missing in row {patients.argmin()}")
     keep = ~np.isnan(clinical).any(axis=1)
     keep[keep] = ~pd.Series(patients[keep]).duplicated().to_numpy()
     if splits is None:
@@ -202,9 +200,8 @@ def _part(number, split, keep, events, patients) -> tuple[np.ndarray, np.ndarray
     if min(*train, *test, 0) < 0 or np.intersect1d(patients[train], patients[test]).size:
         raise SurvivalError(f"split {number} has a patient in training and in test, or a row < 0")
     train, test = np.sort(train[keep[train]]), np.sort(test[keep[test]])
-    if not events[train].any() or not events[test].any():
-        sizes = f"{len(train)} training or its {len(test)} test patients"
-        raise SurvivalError(f"split {number} has no event among its {sizes}; stratify by event")
+    seen = events[train].any() and events[test].any()
+    require(seen, f"split {number} has no event in training or in test; stratify by event")
     return train, test
 
 

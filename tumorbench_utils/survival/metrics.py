@@ -14,7 +14,7 @@ from scipy.integrate import trapezoid
 from tumorbench_utils.checks import one_of
 from tumorbench_utils.stats import Estimate
 from tumorbench_utils.survival.curves import counts
-from tumorbench_utils.survival.outcome import SurvivalError, beside, days, outcome
+from tumorbench_utils.survival.outcome import SurvivalError, beside, days, outcome, require
 
 
 def _uncensored(at: np.ndarray, times, events, train=None) -> np.ndarray:
@@ -30,12 +30,9 @@ def _uncensored(at: np.ndarray, times, events, train=None) -> np.ndarray:
     censored = counts(times, ~events)[2]
     step = np.divide(censored, at_risk, out=np.zeros(len(grid)), where=at_risk > 0)
     free = np.r_[1, np.cumprod(1 - step)][np.searchsorted(grid, at, side="right")]
-    bad = (free <= 1e-12) | (at > grid[-1])
-    if bad.any():
-        raise SurvivalError(
-            f"no censoring weight is known at {at[bad].min():g} days: its patients were followed "
-            f"for {grid[-1]:g} days at most; stop earlier (smaller tau or times)"
-        )
+    late = at[(free <= 1e-12) | (at > grid[-1])][:1]
+    known = f"patients were followed for {grid[-1]:g} days at most; stop earlier (smaller tau)"
+    require(not late.size, f"no censoring weight is known at {late} days: {known}")
     return free
 
 
@@ -89,8 +86,7 @@ def concordance(time, event, risk, method="harrell", tau=None, *, train=None) ->
     blocks = np.array_split(earlier, 1 + len(earlier) * len(times) // 2**22)  # bounds the memory
     sums = [[pair.sum(axis=1) for pair in _pairs(times, events, risks, rows)] for rows in blocks]
     pairs, right = np.concatenate(sums, axis=1) @ weights
-    if not pairs:
-        raise SurvivalError("no pair of patients is comparable: no time lies after an event")
+    require(pairs, "no pair of patients is comparable: no time lies after an event")
     return float(right / pairs)
 
 
@@ -178,9 +174,8 @@ def time_dependent_auc(time, event, risk, times, *, train=None) -> pd.Series:
     values = {}
     for day in days(times):
         case, control = events & (durations <= day), durations > day
-        if not case.any() or not control.any():
-            who = f"{case.sum()} patients with an event by then, {control.sum()} observed beyond"
-            raise SurvivalError(f"no AUC at {day:g} days: {who}")
+        who = f"{case.sum()} patients with an event by then, {control.sum()} observed beyond"
+        require(case.any() and control.any(), f"no AUC at {day:g} days: {who}")
         weights = 1 / _uncensored(durations[case], durations, events, train)
         others = np.sort(risks[control])
         wins = sum(np.searchsorted(others, risks[case], side=side) for side in ("left", "right"))
@@ -239,8 +234,7 @@ def integrated_brier(time, event, survival, times, *, train=None) -> float:
        data. Statistics in Medicine 1999.
     """
     horizon = days(times)
-    if len(horizon) < 2:
-        raise SurvivalError("an integrated Brier score needs at least two times")
+    require(len(horizon) > 1, "an integrated Brier score needs at least two times")
     scores = brier_score(time, event, survival, horizon, train=train)
     return float(trapezoid(scores, horizon) / (horizon[-1] - horizon[0]))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tumorbench_utils.survival.outcome import SurvivalError
+from tumorbench_utils.survival.outcome import require
 from tumorbench_utils.survival.ridge import RiskSets, fit_ridge
 
 #: Ridge penalties that are tried, in events, the largest first.
@@ -45,8 +45,7 @@ class Components:
     def __init__(self, x: np.ndarray):
         self.standardise = Standardiser(x)
         z = self.standardise(x)
-        if not z.any():
-            raise SurvivalError("every feature of X is constant among the training patients")
+        require(z.any(), "every feature of X is constant among the training patients")
         # fewer patients than features: the eigenvectors of the small product matrix will do
         wide = z.shape[0] < z.shape[1]
         values, vectors = np.linalg.eigh(z @ z.T if wide else z.T @ z)
@@ -104,9 +103,8 @@ class RidgeCox:
         return np.repeat([CLINICAL_PENALTY, penalty], self.sizes)
 
     def _choose(self, x, times, events, fold) -> float:
-        if events.sum() < FOLDS:
-            few = f"{events.sum()} training patients with an event are too few"
-            raise SurvivalError(f"{few} to choose a penalty in {FOLDS} folds")
+        few = f"{events.sum()} training patients with an event are too few"
+        require(events.sum() >= FOLDS, f"{few} to choose a penalty in {FOLDS} folds")
         gain = np.zeros(len(PENALTIES))
         for inner in (np.flatnonzero(fold != k) for k in range(FOLDS)):
             part, beta = RiskSets(times[inner], events[inner]), None

@@ -1,12 +1,18 @@
 """Times and events as a person hands them in, looked at once."""
 
+from functools import partial
+
 import numpy as np
 
+from tumorbench_utils import checks
 from tumorbench_utils.checks import InputError, aligned, labels, numbers
 
 
 class SurvivalError(InputError):
     """Times, events, risks or covariates that a survival analysis cannot be made of."""
+
+
+require = partial(checks.require, error=SurvivalError)
 
 
 def outcome(time, event, *, needs_event: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -30,11 +36,9 @@ def outcome(time, event, *, needs_event: bool = True) -> tuple[np.ndarray, np.nd
     times = numbers(time, "time", error=SurvivalError)
     event = aligned(time, event, "event", error=SurvivalError)
     events = labels(event, "event", both=False, error=SurvivalError).astype(bool)
-    if (times <= 0).any():
-        row = np.argmax(times <= 0)
-        raise SurvivalError(f"time must be above 0 days, but is not in row {row}: leave it out")
-    if needs_event and not events.any():
-        raise SurvivalError(f"no event among {len(events)} patients")
+    row = np.argmax(times <= 0)
+    require((times > 0).all(), f"time must be above 0 days, but is not in row {row}: leave it out")
+    require(events.any() or not needs_event, f"no event among {len(events)} patients")
     return times, events
 
 
