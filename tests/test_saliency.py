@@ -262,7 +262,7 @@ def test_scores_by_hand():
         (np.ones((3, 3, 3)), np.zeros((3, 3, 3)), "empty"),
         (np.ones((3, 3, 3)), np.ones((3, 3, 3)), "fills"),
         (np.ones((3, 3, 3)), np.ones((4, 3, 3)), "no common grid"),
-        (np.zeros((3, 3, 3)), np.eye(3)[None] * np.ones((3, 1, 1)), "not zero everywhere"),
+        (np.zeros((3, 3, 3)), np.eye(3)[None] * np.ones((3, 1, 1)), "not all zero"),
     ],
 )
 def test_what_cannot_be_scored_is_named(values, lesion, message):

@@ -151,7 +151,7 @@ REFUSED = {
     ),
     "no event in test": (
         lambda: cross_validated(splits=[Split([1, 2, 3], [], [0, 4])] * 2),
-        "no event among its 3 training or its 2 test",
+        "no event in training or in test",
     ),
     "far tau": (lambda: cross_validated(tau=1e6), "smaller tau"),
     "missing group": (
