@@ -13,8 +13,7 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-import tumorbench_book as book
-from tumorbench_book import build, runner
+from tumorbench_book import build, keys, runner
 from tumorbench_book.cli import cli
 from tumorbench_utils import digests
 
@@ -50,7 +49,7 @@ def root(tmp_path, monkeypatch):
 
 
 def test_chapters_follow_the_table_of_contents(root):
-    assert book.chapters(root) == ["part/one"]
+    assert keys.chapters(root) == ["part/one"]
 
 
 @pytest.mark.parametrize(
@@ -63,33 +62,33 @@ def test_chapters_follow_the_table_of_contents(root):
     ],
 )
 def test_key_changes_with_what_the_chapter_reaches_and_nothing_else(root, path, text, changes):
-    before = book.chapter_key("part/one", root)
+    before = keys.chapter_key("part/one", root)
     (root / path).write_text(text)
-    assert (book.chapter_key("part/one", root) != before) is changes
+    assert (keys.chapter_key("part/one", root) != before) is changes
 
 
 def test_key_changes_with_cells_edition_and_outside_data(root, monkeypatch, tmp_path_factory):
-    keys = {book.chapter_key("part/one", root)}
+    seen = {keys.chapter_key("part/one", root)}
     monkeypatch.setenv("TUMORBENCH_EDITION", "released")
-    keys.add(book.chapter_key("part/one", root))
+    seen.add(keys.chapter_key("part/one", root))
     outside = tmp_path_factory.mktemp("outside")
     monkeypatch.setenv("TUMORBENCH_DATA", str(outside))
     (outside / "released.csv").write_text("1")
-    keys.add(book.chapter_key("part/one", root))
+    seen.add(keys.chapter_key("part/one", root))
     (outside / "released.csv").write_text("22")
-    keys.add(book.chapter_key("part/one", root))
+    seen.add(keys.chapter_key("part/one", root))
     write_notebook(root / "notebooks/part/one.ipynb", "2 + 2")
-    keys.add(book.chapter_key("part/one", root))
-    assert len(keys) == 5
+    seen.add(keys.chapter_key("part/one", root))
+    assert len(seen) == 5
 
 
 def test_a_run_chapter_is_not_stale_and_holds_its_record(root):
     write_notebook(root / "notebooks/part/one.ipynb", "print(6 * 7)")
-    assert book.stale(["part/one"], root) == ["part/one"]
-    (outcome,) = book.run(["part/one"], root=root)
+    assert keys.stale(["part/one"], root) == ["part/one"]
+    (outcome,) = runner.run(["part/one"], root=root)
     assert outcome.state == "done", outcome.message
-    assert book.stale(["part/one"], root) == []
-    executed = json.loads(book.executed_path("part/one", root).read_text())
+    assert keys.stale(["part/one"], root) == []
+    executed = json.loads(keys.executed_path("part/one", root).read_text())
     assert "42" in executed["cells"][0]["outputs"][0]["text"][0]
     assert executed["metadata"]["tumorbench"]["edition"] == "phantom"
 
@@ -97,14 +96,14 @@ def test_a_run_chapter_is_not_stale_and_holds_its_record(root):
 def test_a_failed_chapter_names_file_cell_and_error_and_keeps_the_last_good_page(root):
     path = root / "notebooks/part/one.ipynb"
     write_notebook(path, "print('good')")
-    book.run(["part/one"], root=root)
-    good = book.executed_path("part/one", root).read_bytes()
+    runner.run(["part/one"], root=root)
+    good = keys.executed_path("part/one", root).read_bytes()
     write_notebook(path, "x = 1", "raise ValueError('no lesion here')")
-    (outcome,) = book.run(["part/one"], root=root)
+    (outcome,) = runner.run(["part/one"], root=root)
     assert outcome.state == "failed"
     for part in ("notebooks/part/one.ipynb", "cell 1", "raise ValueError", "no lesion here"):
         assert part in outcome.message
-    assert book.executed_path("part/one", root).read_bytes() == good
+    assert keys.executed_path("part/one", root).read_bytes() == good
     assert (root / "_build/failed/part/one.ipynb").exists()
     assert not list((root / "_build").rglob("*.part.ipynb"))
 
@@ -113,34 +112,34 @@ def test_a_killed_kernel_is_a_failure_not_a_finished_page(root):
     write_notebook(
         root / "notebooks/part/one.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     )
-    (outcome,) = book.run(["part/one"], root=root)
+    (outcome,) = runner.run(["part/one"], root=root)
     assert outcome.state == "failed"
     assert "Kernel" in outcome.message
-    assert not book.executed_path("part/one", root).exists()
+    assert not keys.executed_path("part/one", root).exists()
 
 
 def test_an_unknown_chapter_names_the_known_ones(root):
     with pytest.raises(KeyError, match=r"unknown chapter 'part/two'.*part/one"):
-        book.make(["part/two"], root=root)
+        build.make(["part/two"], root=root)
 
 
 def test_make_raises_after_a_failure_and_builds_no_pages(root):
     write_notebook(root / "notebooks/part/one.ipynb", "1 / 0")
-    with pytest.raises(book.BookError, match="ZeroDivisionError"):
-        book.make(["part/one"], root=root)
+    with pytest.raises(build.BookError, match="ZeroDivisionError"):
+        build.make(["part/one"], root=root)
     assert not (root / "_build/html").exists()
 
 
 def test_a_chapter_that_runs_a_report_depends_on_its_notebook(root):
     write_notebook(root / "notebooks/part/one.ipynb", "from tumorbench_book.reports import run")
     write_notebook(root / "notebooks/reports/check.ipynb", "from tumorbench_utils import tool")
-    keys = {book.chapter_key("part/one", root)}
+    seen = {keys.chapter_key("part/one", root)}
     (root / "tumorbench_utils/tool.py").write_text("y = 3")
-    keys.add(book.chapter_key("part/one", root))
+    seen.add(keys.chapter_key("part/one", root))
     write_notebook(root / "notebooks/reports/check.ipynb", "1")
-    keys.add(book.chapter_key("part/one", root))
-    assert len(keys) == 3
-    assert book.chapters(root) == ["part/one"]
+    seen.add(keys.chapter_key("part/one", root))
+    assert len(seen) == 3
+    assert keys.chapters(root) == ["part/one"]
 
 
 def test_the_copy_of_a_failure_goes_when_the_chapter_succeeds(root):
@@ -166,8 +165,8 @@ def test_a_run_of_an_older_chapter_does_not_replace_the_newer_copy(root, monkeyp
 
     monkeypatch.setattr(runner, "run_notebook", slow)
     runner.execute("part/one", root)
-    assert "'new'" in book.executed_path("part/one", root).read_text()
-    assert book.stale(["part/one"], root) == []
+    assert "'new'" in keys.executed_path("part/one", root).read_text()
+    assert keys.stale(["part/one"], root) == []
 
 
 @pytest.mark.parametrize("module", ["nbformat", "papermill", "tqdm"])
@@ -176,7 +175,7 @@ def test_no_code_of_the_working_folder_runs(root, tmp_path_factory, monkeypatch,
     (folder / f"{module}.py").write_text("open('ran', 'w'); raise SystemExit(7)")
     monkeypatch.chdir(folder)
     write_notebook(root / "notebooks/part/one.ipynb", "1")
-    (outcome,) = book.run(["part/one"], root=root)
+    (outcome,) = runner.run(["part/one"], root=root)
     assert outcome.state == "done", outcome.message
     assert not (folder / "ran").exists()
 
@@ -187,11 +186,11 @@ def test_other_parameters_leave_the_executed_copy_and_unknown_ones_are_refused(r
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, path)
-    made = book.try_out("part/one", {"cohort_name": "dlcs"}, root)
+    made = build.try_out("part/one", {"cohort_name": "dlcs"}, root)
     assert "dlcs" in nbformat.read(made, as_version=4).cells[-1].outputs[0].text
-    assert not book.executed_path("part/one", root).exists()
+    assert not keys.executed_path("part/one", root).exists()
     with pytest.raises(KeyError, match="unknown parameter 'cohort': did you mean cohort_name"):
-        book.try_out("part/one", {"cohort": "dlcs"}, root)
+        build.try_out("part/one", {"cohort": "dlcs"}, root)
     words = ["book", "--chapter", "foundations/phantoms", "-p", "cohort_name=dlcs"]
     assert "unknown parameter" in str(CliRunner().invoke(cli, words).exception)
 
@@ -225,26 +224,26 @@ def sphinx(root, monkeypatch):
 
 def test_two_builds_at_once_leave_the_pages_and_say_who_waits(root, sphinx, capsys):
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: book.build_html(root), range(2)))
+        found = list(pool.map(lambda _: build.build_html(root), range(2)))
     assert found[0] == found[1] and found[0].read_text() == "1"
     assert len(sphinx) == 1
     assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
 
 
 def test_pages_are_built_anew_when_a_source_changes_and_replace_the_old_ones(root, sphinx):
-    index = book.build_html(root)
+    index = build.build_html(root)
     (index.parent / "gone.html").write_text("of the old pages")
     (root / "index.md").write_text("# New")
-    assert book.build_html(root).read_text() == "2"
+    assert build.build_html(root).read_text() == "2"
     assert not (index.parent / "gone.html").exists()
     assert not list((root / "_build").glob("html.*old"))
 
 
 def test_pages_are_not_built_from_chapters_that_have_changed(root, sphinx):
-    index = book.build_html(root)
+    index = build.build_html(root)
     write_notebook(root / "notebooks/part/one.ipynb", "2")
-    with pytest.raises(book.BookError, match=r"changed while.*part/one"):
-        book.build_html(root)
+    with pytest.raises(build.BookError, match=r"changed while.*part/one"):
+        build.build_html(root)
     assert index.read_text() == "1"
 
 
@@ -261,9 +260,9 @@ def test_whatever_ends_the_run_ends_its_kernels_and_leaves_nothing_half_written(
     )
     # A shell that runs the tests in the background has its children ignore the signal.
     code = (
-        "import signal, sys, pathlib; import tumorbench_book as book;"
+        "import signal, sys, pathlib; from tumorbench_book import runner;"
         "[signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM)];"
-        "book.run(['part/one'], root=pathlib.Path(sys.argv[1]))"
+        "runner.run(['part/one'], root=pathlib.Path(sys.argv[1]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(root)], stderr=subprocess.PIPE)
     for _ in range(600):

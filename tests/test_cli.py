@@ -7,11 +7,11 @@ import sys
 SCRIPT = """
 import os
 from tumorbench_book import cli
-from tumorbench_book.cli.embed import _client
+from tumorbench_book.cli.commands import dask_client
 
 
 def probe():
-    with _client(2, None) as client:
+    with dask_client(2, None) as client:
         print(client.submit(os.environ.get, "TUMORBENCH_CACHE").result())
 
 

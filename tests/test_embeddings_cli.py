@@ -75,9 +75,9 @@ def test_embed_and_embed_again(cohort):
         embeddings.load_embeddings(cohort, "ct_clip_vit")
 
 
-def test_embed_fails_with_the_reason(cohort, tmp_path):
+def test_embed_fails_with_the_reason(cohort):
     cohort.table.loc[1, "coord_x"] = 900.0
-    done = run("embed", "luna16", "--model", "ct_clip_vit", "--store", str(tmp_path / "own"))
+    done = run("embed", "luna16", "--model", "ct_clip_vit")
     assert done.exit_code == 1 and "failed (1 embeddings): s:" in done.output
     with pytest.raises(ValueError, match="could not be embedded whole"):
         embeddings.load_embeddings(cohort, ["ct_clip_vit"])

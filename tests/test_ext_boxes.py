@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-import tumorbench_book as book
-from tumorbench_book.site import boxes, facts
+from tumorbench_book import keys
+from tumorbench_book.site import boxes, facts, render
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_questions_belong_to_chapters_and_each_chapter_once():
     found = boxes.quizzes(ROOT)
-    assert set(found) <= set(book.chapters(ROOT))
+    assert set(found) <= set(keys.chapters(ROOT))
     asked = [q["ask"] for questions in found.values() for q in questions]
     assert len(asked) == len(set(asked))
 
@@ -41,7 +41,7 @@ def test_a_question_shows_feedback_without_scripts_and_escapes_text():
         {"say": "x < 1", "because": "`x` is *not*."},
         {"say": "x > 1", "because": "Yes.", "right": True},
     ]
-    shown = boxes.question_html({"ask": "Is x < 1?", "answers": answers})
+    shown = render("quiz.html", questions=[{"ask": "Is x < 1?", "answers": answers}])
     assert "<summary>x &lt; 1</summary>" in shown
     assert "<strong>Not this one.</strong> <code>x</code> is <em>not</em>." in shown
     assert shown.count("<strong>Right.</strong>") == 1

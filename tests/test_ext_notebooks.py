@@ -10,11 +10,11 @@ import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 
-import tumorbench_book as book
+from tumorbench_book import keys
 from tumorbench_book.site import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = book.chapters(ROOT)
+NAMES = keys.chapters(ROOT)
 
 
 def chapter(name):

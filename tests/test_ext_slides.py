@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-import tumorbench_book as book
+from tumorbench_book import keys
 from tumorbench_book.site import slides as decks
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
-NAMES = book.chapters(ROOT)
+NAMES = keys.chapters(ROOT)
 
 ROWS = "".join(f"<tr><td>{i}</td></tr>" for i in range(30))
 PAGE = f"""
@@ -20,7 +20,8 @@ PAGE = f"""
 <div class="admonition tip"><p class="admonition-title">Question</p><p>Why?</p></div>
 <section id="setup"><h2>Setup</h2><p>Imports stay on the page.</p></section>
 <section id="body"><h2>The body</h2>
-<p>First paragraph, see <a href="other.html#there">other</a> and <a href="#fig">below</a>.</p>
+<p>First paragraph, see <a href="other.html#there">other</a> and <a href="#fig">below</a>
+or <a href="data:text/csv;base64,YQ==">save</a>.</p>
 <p>Second paragraph for the notes.</p>
 <div class="cell"><div class="cell_input"><pre>code = 1</pre></div><div class="cell_output">
 <figure id="fig"><img src="../../_images/one.png" alt="One"><figcaption>Caption</figcaption></figure>
@@ -77,7 +78,9 @@ def test_long_tables_are_cut_and_say_so(slides):
 
 def test_links_lead_back_to_the_pages_and_pictures_keep_their_path(slides):
     links = [a["href"] for a in slides[1].select("a")]
-    assert links == ["../../notebooks/part/other.html#there", "../../notebooks/part/one.html#fig"]
+    there, fig, saved = links
+    assert there == "../../notebooks/part/other.html#there"
+    assert fig == "../../notebooks/part/one.html#fig" and saved == "data:text/csv;base64,YQ=="
     assert slides[1].find("img")["src"] == "../../_images/one.png"
 
 

@@ -7,11 +7,11 @@ import nbformat
 import numpy as np
 import pytest
 
-import tumorbench_book as book
+from tumorbench_book import keys
 from tumorbench_utils.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["template", *book.chapters(ROOT)]
+PAGES = ["template", *keys.chapters(ROOT)]
 HEADINGS = [
     "What you will learn",
     "Prerequisites",

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tumorbench_book import reports
 from tumorbench_book.cli import cli
+from tumorbench_book.site import render
 from tumorbench_utils import cohorts, embeddings, models, report, settings
 from tumorbench_utils.cohorts import Cohort, CohortCard
 
@@ -211,7 +212,7 @@ def test_an_own_cohort_is_checked_first(monkeypatch, run_cells, tmp_path):
 
 
 def test_a_page_replaces_a_page_of_ours_and_nothing_else(tmp_path):
-    page = reports._PAGE.substitute(title="t", body="new")
+    page = render("report.html", title="t", body="new")
     tables = tmp_path / "paper" / "tables"
     tables.mkdir(parents=True)
     (tables / "mine.csv").write_text("years of work")

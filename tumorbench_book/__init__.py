@@ -5,28 +5,3 @@ reaches through imports, the files under ``data/``, the fingerprint of ``TUMORBE
 edition and the versions of the libraries that compute. It is kept in the executed notebook, so
 there is no second place that can get out of step.
 """
-
-from tumorbench_book.build import BookError, build_html, make, prepare, try_out
-from tumorbench_book.keys import (
-    chapter_key,
-    chapters,
-    executed_path,
-    stale,
-    versions,
-)
-from tumorbench_book.runner import Outcome, run
-
-__all__ = [
-    "BookError",
-    "Outcome",
-    "build_html",
-    "chapter_key",
-    "chapters",
-    "executed_path",
-    "make",
-    "prepare",
-    "run",
-    "stale",
-    "try_out",
-    "versions",
-]

@@ -101,14 +101,14 @@ def failed_path(name: str, root: Path) -> Path:
     return root / "_build" / "failed" / f"{name}.ipynb"
 
 
-def recorded_key(path: str | os.PathLike) -> str | None:
-    """Return the key under which an executed notebook was made, None if there is none."""
+def recorded(path: str | os.PathLike) -> dict:
+    """Return what the runner wrote into an executed notebook; empty for other files."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))["metadata"]["tumorbench"]["key"]
+        return json.loads(Path(path).read_text(encoding="utf-8"))["metadata"]["tumorbench"]
     except (OSError, ValueError, KeyError):
-        return None
+        return {}
 
 
 def stale(names: Iterable[str], root: Path = settings.BOOK_ROOT) -> list[str]:
     """Return the chapters whose executed copy is missing or was made under another key."""
-    return [n for n in names if recorded_key(executed_path(n, root)) != chapter_key(n, root)]
+    return [n for n in names if recorded(executed_path(n, root)).get("key") != chapter_key(n, root)]

@@ -14,13 +14,13 @@ from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
 
+from tumorbench_book.site import render
 from tumorbench_utils import files, settings
 
 _RECORD = "application/vnd.tumorbench+json"
@@ -28,8 +28,6 @@ _OURS = '<meta name="generator" content="tumorbench">'
 
 #: What no input should end in: these are shown with their traceback.
 _BUGS = {"AssertionError", "AttributeError", "IndexError", "NameError", "TypeError"}
-
-_PAGE = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
 
 
 class ReportError(RuntimeError):
@@ -81,8 +79,7 @@ def make(report: str, /, **parameters) -> Made:
             cell.outputs.remove(output)
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
-    page = _PAGE.substitute(title=escape(record["title"]), body=body)
-    return Made(page, record)
+    return Made(render("report.html", title=record["title"], body=body), record)
 
 
 def target(out: Path, name: str) -> Path:

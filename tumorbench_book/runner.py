@@ -14,14 +14,7 @@ from pathlib import Path
 import nbformat
 from tqdm import tqdm
 
-from tumorbench_book.keys import (
-    chapter_key,
-    executed_path,
-    failed_path,
-    part_path,
-    recorded_key,
-    versions,
-)
+from tumorbench_book import keys
 from tumorbench_utils import files, settings
 
 
@@ -37,9 +30,10 @@ class Outcome:
 
 def execute(name: str, root: Path) -> Outcome:
     """Run one chapter in this process; the executed copy appears only if all of it ran."""
-    target, part = executed_path(name, root), part_path(name, root, os.getpid())
+    target, part = keys.executed_path(name, root), keys.part_path(name, root, os.getpid())
+    failed = keys.failed_path(name, root)
     part.parent.mkdir(parents=True, exist_ok=True)
-    key, start = chapter_key(name, root), time.perf_counter()
+    key, start = keys.chapter_key(name, root), time.perf_counter()
     try:
         notebook = run_notebook(root / "notebooks" / f"{name}.ipynb", part)
         seconds = time.perf_counter() - start
@@ -47,23 +41,23 @@ def execute(name: str, root: Path) -> Outcome:
             "key": key,
             "seconds": round(seconds, 1),
             "edition": settings.edition(),
-            "versions": versions(),
+            "versions": keys.versions(),
         }
         # A run that began before the chapter was changed must not replace one that began after.
-        if recorded_key(target) != chapter_key(name, root) or recorded_key(target) == key:
+        now = keys.chapter_key(name, root)
+        if key == now or keys.recorded(target).get("key") != now:
             with files.atomic_path(target) as whole:
                 nbformat.write(notebook, whole)
-        failed_path(name, root).unlink(missing_ok=True)
+        failed.unlink(missing_ok=True)
         return Outcome(name, "done", seconds)
     # Whatever goes wrong (an error in a cell, a killed kernel, no disk space) must not leave a
     # file that looks finished, and papermill's own file does look finished after a killed kernel.
     except Exception as error:
         message = f"notebooks/{name}.ipynb{explain(error)}"
         if part.exists():
-            kept = failed_path(name, root)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, kept)
-            message += f"\n    failed copy: {kept.relative_to(root).as_posix()}"
+            failed.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part, failed)
+            message += f"\n    failed copy: {failed.relative_to(root).as_posix()}"
         return Outcome(name, "failed", time.perf_counter() - start, message)
     finally:
         part.unlink(missing_ok=True)
@@ -155,7 +149,7 @@ class _Workers:
         watched.close()
         self.running.pop(name)
         # A worker that was killed had no time to remove its part.
-        part_path(name, self.root, process.pid).unlink(missing_ok=True)
+        keys.part_path(name, self.root, process.pid).unlink(missing_ok=True)
         try:
             return Outcome(**json.loads(out.strip().split("\n")[-1]))
         except ValueError:
@@ -174,7 +168,7 @@ def main(name: str, root: str, watch: str = "") -> None:
 
     def end_with_parent() -> None:
         os.read(0, 1)
-        part_path(name, Path(root), os.getpid()).unlink(missing_ok=True)
+        keys.part_path(name, Path(root), os.getpid()).unlink(missing_ok=True)
         os._exit(1)  # the kernel notices that its parent is gone and ends too
 
     os.environ["TUMORBENCH_QUIET"] = "1"  # no bars in the outputs of a chapter

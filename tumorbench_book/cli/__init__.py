@@ -3,38 +3,12 @@
 import os
 import sys
 
-import typer
+from tumorbench_book.cli import cohorts, results, weights
+from tumorbench_book.cli.commands import cli
 
-from tumorbench_book.cli import (
-    book,
-    cohorts,
-    embed,
-    encoders,
-    reports,
-    results,
-    weights,
-)
-
-cli = typer.Typer(
-    name="tumorbench",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-cli.command("book")(book.book)
 cli.add_typer(cohorts.cohorts, name="cohorts")
 cli.add_typer(weights.weights, name="weights")
-cli.command("embed")(embed.embed)
-cli.command("import-released")(embed.import_released)
 cli.add_typer(results.results, name="results")
-cli.command("encoders")(encoders.encoders)
-cli.command("check-cohort")(reports.check_cohort)
-cli.command("report")(reports.report)
-
-
-@cli.callback()
-def _main() -> None:
-    """Build the book, fetch cohorts and weights, compute embeddings, list results, report."""
 
 
 def app() -> None:

@@ -9,28 +9,15 @@ cohorts = typer.Typer(no_args_is_help=True, help="Cohorts: list them, get them, 
 Name = Annotated[str, typer.Argument(help="Key of a cohort, for example luna16.")]
 
 
-def _print(title: str, header: list[str], rows: list[list]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for i, name in enumerate(header):
-        table.add_column(name, no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*(f"{v:,.1f}" if isinstance(v, float) else str(v) for v in row))
-    Console().print(table)
-
-
 @cohorts.command("list")
 def list_() -> None:
     """List the cohorts: what is predicted on how many, and the licence of the images."""
     from tumorbench_utils.cohorts import COHORTS
 
-    rows = [
-        [c.key, c.organ, c.endpoint, c.expected.get("rows", ""), c.licence]
-        for c in COHORTS.values()
-    ]
-    _print("Cohorts", ["key", "organ", "endpoint", "lesions", "licence"], rows)
+    for key, card in COHORTS.items():
+        typer.echo(f"{key}: {card.organ}, {card.expected.get('rows', 'not counted')} lesions")
+        typer.echo(f"    endpoint  {card.endpoint}")
+        typer.echo(f"    licence   {card.licence}")
 
 
 @cohorts.command()
@@ -56,14 +43,13 @@ def plan(name: Name) -> None:
     from tumorbench_utils.cohorts.images import summary
 
     known = card(name)
-    frame = summary(name)
-    header = ["role", "pairing", "series", "patients", "gigabytes", "licence"]
-    _print(f"{known.title}: images", header, frame[header].to_numpy().tolist())
+    typer.echo(f"{known.title}: images")
+    typer.echo(summary(name).to_string(index=False, float_format="{:,.1f}".format))
+    source = f"the {known.access}. DOI {known.doi}"
     if name in ZENODO:
         records = ", ".join(f"https://zenodo.org/records/{r}" for r in ZENODO[name])
-        typer.echo(f"Images come from Zenodo: {records}. Licence: {known.licence}.")
-    else:
-        typer.echo(f"Images come from the {known.access}. DOI {known.doi}.")
+        source = f"Zenodo: {records}. Licence: {known.licence}"
+    typer.echo(f"Images come from {source}.")
 
 
 @cohorts.command()
@@ -72,10 +58,8 @@ def check(name: Name) -> None:
     from tumorbench_utils.cohorts import load_cohort
 
     table = load_cohort(name, "released").table
-    typer.echo(
-        f"{name}: {len(table)} lesions, {table['scan_id'].nunique()} scans, "
-        f"{table['patient_id'].nunique()} patients"
-    )
+    scans, patients = (table[column].nunique() for column in ("scan_id", "patient_id"))
+    typer.echo(f"{name}: {len(table)} lesions, {scans} scans, {patients} patients")
     for row in table.attrs.get("excluded", []):
         typer.echo(f"left out: {row['lesion_id']}: {row['reason']}")
     for row in table.attrs.get("anomalies", []):

@@ -7,47 +7,32 @@ import typer
 
 results = typer.Typer(help="List the results that were kept, and compare models.")
 
-Cohort = Annotated[str | None, typer.Option(help="Only this cohort.")]
-Model = Annotated[str | None, typer.Option(help="Only this model.")]
-Probe = Annotated[str | None, typer.Option(help="Only this probe, e.g. knn or linear.")]
-Protocol = Annotated[str | None, typer.Option(help="Only this protocol: careful or published.")]
-Edition = Annotated[str | None, typer.Option(help="Only this edition.")]
-
 
 @results.callback(invoke_without_command=True)
 def listing(
     context: typer.Context,
-    cohort: Cohort = None,
-    model: Model = None,
-    probe: Probe = None,
-    protocol: Protocol = None,
-    edition: Edition = None,
+    cohort: Annotated[str | None, typer.Option(help="Only this cohort.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
 ) -> None:
     """List the results that were kept: the one that was used last for each name."""
     if context.invoked_subcommand:
         return
     from tumorbench_utils import results as kept
 
-    table = kept.table(cohort=cohort, model=model, probe=probe, protocol=protocol, edition=edition)
+    table = kept.table(cohort=cohort, model=model)
     if table.empty:
         print(f"no results in {kept.folder()}; chapters and `tumorbench book` make them")
         return
-    shown = table.drop(columns="metric").rename(columns={"mean": "auc"})
-    if (table["metric"] != "auc").any():
-        shown = table
-    print(shown.to_string(index=False, float_format="%.3f", na_rep="-"))
+    print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
     print(f"{len(table)} results in {kept.folder()}; intervals: 95%, corrected for overlap")
 
 
 @results.command()
 def compare(
     cohort: Annotated[str, typer.Argument(help="Cohort, e.g. luna16.")],
-    models: Annotated[
-        list[str], typer.Argument(help="Two or more models; the first is the reference.")
-    ],
+    models: Annotated[list[str], typer.Argument(help="Models; the first is the reference.")],
     probe: Annotated[str, typer.Option(help="knn or linear.")] = "knn",
     protocol: Annotated[str, typer.Option(help="careful or published.")] = "careful",
-    edition: Edition = None,
 ) -> None:
     """Compare models on the same test patients: paired intervals, DeLong's test, Holm."""
     from tumorbench_utils import probes, settings
@@ -55,13 +40,10 @@ def compare(
 
     if len(set(models)) < 2:
         raise typer.BadParameter("give at least two different models to compare")
-    edition = settings.edition(edition)
-    found = {
-        model: kept.newest(cohort, model, probe=probe, protocol=protocol, edition=edition)
-        for model in models
-    }
+    how = {"probe": probe, "protocol": protocol, "edition": settings.edition()}
+    found = {model: kept.newest(cohort, model, **how) for model in models}
     table = probes.compare(found, models[0])
-    print(f"{cohort}, {probe}, {protocol} protocol, {edition} edition; reference: {models[0]}")
+    print(", ".join([cohort, *(f"{k} {v}" for k, v in how.items())]) + f"; reference: {models[0]}")
     print(table.to_string(float_format="%.3f", na_rep="-"))
     print(
         "intervals: 95%, patients resampled, fits kept; p: DeLong, patients as clusters; "
@@ -73,11 +55,7 @@ def compare(
 def check(
     files: Annotated[list[Path], typer.Argument(help="Submission files (JSON).")],
     splits: Annotated[
-        bool,
-        typer.Option(
-            "--splits",
-            help="Also rebuild the splits from the cohort tables and compare the test lesions.",
-        ),
+        bool, typer.Option("--splits", help="Also make the splits again and compare test lesions.")
     ] = False,
 ) -> None:
     """Check submissions: name every fault; the exit status is 1 if there is any."""
@@ -87,12 +65,11 @@ def check(
     for path in files:
         try:
             body = submissions.read(path)
+            found = submissions.split_faults(body) if splits else []
+            said = [f"{path} has {len(found)} faults:", *found] if found else [f"{path}: ok"]
         except submissions.SubmissionError as error:
-            print(error)
-            faulty += 1
-            continue
-        found = submissions.split_faults(body) if splits else []
-        print("\n  ".join([f"{path} has {len(found)} faults:", *found]) if found else f"{path}: ok")
+            found = said = [str(error)]
+        print("\n  ".join(said))
         faulty += bool(found)
     if faulty:
         raise typer.Exit(1)
@@ -104,14 +81,13 @@ def export(
     file: Annotated[Path, typer.Argument(help="File to write (JSON).")],
     facts: Annotated[Path, typer.Option(help="JSON file with the facts about the model.")],
     by: Annotated[str, typer.Option(help="Who stands for the numbers.")],
-    edition: Edition = None,
 ) -> None:
     """Write the kept results of a model as a submission, to a new file."""
     import json
 
     from tumorbench_utils import results, settings, submissions
 
-    edition = settings.edition(edition)
+    edition = settings.edition()
     about = json.loads(facts.read_text(encoding="utf-8"))
     kept, splits = {}, {"careful": "grouped", "published": "reference"}
     for meta, result in results.noted(edition=edition, model=model):

@@ -9,38 +9,33 @@ weights = typer.Typer(
     no_args_is_help=True,
 )
 
-_Names = Annotated[list[str] | None, typer.Argument(help="Keys of models, for example suprem.")]
+Name = typer.Argument(help="Keys of models, for example suprem.")
 
 
 @weights.command("list")
-def list_weights() -> None:
+def list_() -> None:
     """Show source, file, size, licence, what it allows and gate of every checkpoint."""
-    from tumorbench_utils.models import weights as store
+    from tumorbench_utils.models.weights import overview
 
-    for name, row in store.overview().iterrows():
-        size = f"size not known, encoder {row['encoder_bytes'] / 1e6:,.0f} MB"
-        if not store.pd.isna(row["bytes"]):
-            size = f"{row['bytes'] / 1e6:,.0f} MB"
+    for name, row in overview().iterrows():
+        size = f"{row['bytes'] / 1e6:,.0f} MB"
+        if row.isna()["bytes"]:
+            size = f"size not known, encoder {row['encoder_bytes'] / 1e6:,.0f} MB"
         state = "here" if row["here"] else "not here"
         typer.echo(f"{name}: {row['file']} ({size}, {row['access']}, {state})")
-        typer.echo(f"    source   {row['source']}")
-        typer.echo(f"    licence  {row['licence']}")
-        typer.echo(f"    allows   {row['allows']}")
-        if row["gate"]:
-            typer.echo(f"    gate     {row['gate']}")
+        for fact in ("source", "licence", "allows", "gate"):
+            if row[fact]:
+                typer.echo(f"    {fact:<8} {row[fact]}")
 
 
-@weights.command("fetch")
-def fetch(names: _Names = None) -> None:
+@weights.command()
+def fetch(names: Annotated[list[str], Name]) -> None:
     """Download checkpoints that are not here yet and print their paths."""
     from tumorbench_utils import models
     from tumorbench_utils.models import weights as store
 
-    if not names:
-        raise ValueError(f"name the models to fetch; known are {', '.join(models.MODELS)}")
-    cards = [models.get_model(name).card for name in names]
     failed = []
-    for name, card in zip(names, cards, strict=True):
+    for name, card in [(name, models.get_model(name).card) for name in names]:
         typer.echo(f"{name}: {card.licence}. Allows: {card.allows}", err=True)
         try:
             typer.echo(store.fetch(name))
@@ -50,8 +45,8 @@ def fetch(names: _Names = None) -> None:
         raise store.WeightsError("\n".join(failed))
 
 
-@weights.command("verify")
-def verify(names: _Names = None) -> None:
+@weights.command()
+def verify(names: Annotated[list[str] | None, Name] = None) -> None:
     """Hold checkpoints against the checksums that were recorded when they were first seen."""
     from tumorbench_utils import models
     from tumorbench_utils.models import weights as store

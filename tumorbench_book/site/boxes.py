@@ -1,20 +1,24 @@
-"""Boxes that every chapter gets without writing them: how to run it, and questions to answer.
+"""What chapters get or call: boxes, questions, run times, sentences of other chapters.
 
 - A box "Run this chapter" closes the section Prerequisites.
 - The questions of ``notebooks/lecturers/quizzes.yml`` open the section Exercises.
 - ``{quiz-answers}`` lists all questions with their right answers, for lecturers.
 - ``{cite-this-book}`` prints the BibTeX entry made from ``CITATION.cff``.
+- ``{run-time}`measured` `` prints how long the page ran when it was built.
+- ``{finding}`` shows a sentence of another chapter.
+- ``{execution-status}`` lists every chapter with its run time, edition and versions.
 """
 
-import re
-from html import escape
 from pathlib import Path
 
+import nbformat
 import yaml
 from docutils import nodes
 from sphinx.transforms import SphinxTransform
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from tumorbench_book.keys import recorded
+from tumorbench_book.site import render
 from tumorbench_book.site.facts import bibtex, binder, colab
 from tumorbench_utils import settings
 
@@ -33,35 +37,15 @@ def quizzes(root: Path) -> dict[str, list[dict]]:
         If a question has no or several right answers, or an answer has no feedback.
     """
     found = yaml.safe_load((root / QUIZZES).read_text(encoding="utf-8"))
-    for name, questions in found.items():
-        for question in questions:
-            where = f"{QUIZZES}: {name}: {question.get('ask')!r}"
-            answers = question.get("answers", [])
-            if sum(bool(answer.get("right")) for answer in answers) != 1:
-                raise ValueError(f"{where} needs exactly one right answer")
-            if not all(answer.get("say") and answer.get("because") for answer in answers):
-                raise ValueError(f"{where}: every answer needs `say` and `because`")
+    for name, question in ((key, question) for key in found for question in found[key]):
+        answers = question.get("answers", [])
+        whole = all(answer.get("say") and answer.get("because") for answer in answers)
+        if not whole or sum(bool(answer.get("right")) for answer in answers) != 1:
+            raise ValueError(
+                f"{QUIZZES}: {name}: {question.get('ask')!r} needs exactly one right answer, and "
+                "`say` and `because` in every answer"
+            )
     return found
-
-
-def html(text: str) -> str:
-    """Return plain text as HTML; words between backticks are code, between asterisks emphasis."""
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(str(text), quote=False))
-    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
-
-
-def question_html(question: dict) -> str:
-    """Return one question: each answer opens its feedback. Works without scripts."""
-    lines = [f'<p class="quiz-question">{html(question["ask"])}</p>']
-    for answer in question["answers"]:
-        verdict = "Right" if answer.get("right") else "Not this one"
-        kind = "right" if answer.get("right") else "wrong"
-        lines.append(
-            f'<details class="quiz-answer"><summary>{html(answer["say"])}</summary>'
-            f'<p class="quiz-{kind}"><strong>{verdict}.</strong> {html(answer["because"])}</p>'
-            "</details>"
-        )
-    return f'<div class="quiz">{"".join(lines)}</div>'
 
 
 def box(title: str, kind: str, *content: nodes.Node) -> nodes.admonition:
@@ -69,32 +53,20 @@ def box(title: str, kind: str, *content: nodes.Node) -> nodes.admonition:
     return nodes.admonition("", nodes.title("", title), *content, classes=[kind])
 
 
-def raw(text: str) -> nodes.raw:
-    """Return HTML as a node."""
-    return nodes.raw("", text, format="html")
+def html(template: str, **values) -> nodes.raw:
+    """Return a filled template as a node."""
+    return nodes.raw("", render(template, **values), format="html")
 
 
 def run_box(docname: str) -> nodes.admonition:
     """Return the box with the commands that run a chapter, and its other forms."""
-    name = docname.removeprefix("notebooks/")
-    up = "../" * docname.count("/")
-    edition = settings.edition()
+    name, edition = docname.removeprefix("notebooks/"), settings.edition()
     command = f"make chapter NAME={name}"
     if edition != "phantom":
         command = f"TUMORBENCH_EDITION={edition} {command}"
     code = nodes.literal_block(command, command, language="bash")
-    links = [
-        f'<a href="{binder(name)}">Binder</a>',
-        f'<a href="{colab(name)}">Colab</a>',
-        f'<a href="{up}launch/{name}.ipynb" download>notebook</a>',
-        f'<a href="{up}exercises/{name}.ipynb" download>notebook without solutions</a>',
-        f'<a href="{up}slides/{name}.html">slides</a>',
-    ]
-    lab = (
-        f"<p>or <code>make lab</code> and open <code>{name}.ipynb</code>. Elsewhere: "
-        f"{', '.join(links[:2])}. To take along: {', '.join(links[2:])}.</p>"
-    )
-    return box("Run this chapter", "run-this-chapter", code, raw(lab))
+    links = {"up": "../" * docname.count("/"), "binder": binder(name), "colab": colab(name)}
+    return box("Run this chapter", "run-this-chapter", code, html("run.html", name=name, **links))
 
 
 class Boxes(SphinxTransform):
@@ -109,11 +81,8 @@ class Boxes(SphinxTransform):
         sections = {n: s for s in self.document.findall(nodes.section) for n in s["names"]}
         if docname != name and Path(self.env.doc2path(docname)).suffix == ".ipynb":
             sections["prerequisites"] += run_box(docname)
-        questions = quizzes(Path(self.env.srcdir)).get(name)
-        if questions:
-            text = "".join(question_html(q) for q in questions)
-            hint = raw("<p>Choose an answer to see what speaks for or against it.</p>")
-            quiz = box("Check yourself", "check-yourself", hint, raw(text))
+        if questions := quizzes(Path(self.env.srcdir)).get(name):
+            quiz = box("Check yourself", "check-yourself", html("quiz.html", questions=questions))
             sections["exercises"].insert(1, quiz)
 
 
@@ -122,18 +91,8 @@ class QuizAnswers(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return one paragraph and list per chapter."""
-        lines = []
-        for name, questions in quizzes(Path(self.env.srcdir)).items():
-            page = "../" * self.env.docname.count("/") + f"notebooks/{name}.html"
-            lines.append(f'<p><a href="{page}"><code>{name}</code></a></p><ul>')
-            for question in questions:
-                right = next(a for a in question["answers"] if a.get("right"))
-                lines.append(
-                    f"<li>{html(question['ask'])} <strong>{html(right['say'])}</strong> "
-                    f"{html(right['because'])}</li>"
-                )
-            lines.append("</ul>")
-        return [raw("".join(lines))]
+        up = "../" * self.env.docname.count("/")
+        return [html("answers.html", quizzes=quizzes(Path(self.env.srcdir)), up=up)]
 
 
 class CiteThisBook(SphinxDirective):
@@ -142,3 +101,51 @@ class CiteThisBook(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the entry as a block of code."""
         return [nodes.literal_block(bibtex(), bibtex(), language="bibtex")]
+
+
+class RunTime(SphinxRole):
+    """How long this page ran when it was built."""
+
+    def run(self) -> tuple[list[nodes.Node], list]:
+        """Return the run time of the page as text."""
+        seconds = recorded(self.env.doc2path(self.env.docname)).get("seconds")
+        return [nodes.Text("not run" if seconds is None else f"{seconds:.0f} s")], []
+
+
+class ExecutionStatus(SphinxDirective):
+    """A table of all chapters: run time, edition, Python and torch."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table of all chapters."""
+        root = Path(self.env.srcdir)
+        pages = sorted((root / "notebooks").rglob("*.ipynb"))
+        chapters = {p.relative_to(root).with_suffix("").as_posix(): recorded(p) for p in pages}
+        return self.parse_text_to_nodes(render("status.md", chapters=chapters))
+
+
+class Finding(SphinxDirective):
+    """The text of the cell that a chapter tags ``finding-NAME``, and a link to the chapter.
+
+    Called as ``{finding} PART/CHAPTER NAME``; its content, if any, leads the sentence. The chapter
+    must have been run.
+    """
+
+    required_arguments = 2
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return the paragraphs of the finding."""
+        chapter, name = self.arguments
+        source = Path(self.env.srcdir, "notebooks", f"{chapter}.ipynb")
+        self.env.note_dependency(str(source))
+        found = [
+            output.data["text/markdown"].strip()
+            for cell in (nbformat.read(source, as_version=4).cells if source.exists() else [])
+            if f"finding-{name}" in cell.metadata.get("tags", [])
+            for output in cell.outputs
+            if "text/markdown" in output.get("data", {})
+        ]
+        if len(found) != 1:
+            raise self.error(f"{chapter} has {len(found)} sentences in cells tagged finding-{name}")
+        text = " ".join([*self.content, *found, f"({{doc}}`/notebooks/{chapter}`)"])
+        return self.parse_text_to_nodes(text)

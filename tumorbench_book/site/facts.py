@@ -8,17 +8,20 @@ from tumorbench_utils import settings
 
 
 @functools.cache
+def _read(file: str) -> dict:
+    return yaml.safe_load((settings.BOOK_ROOT / file).read_text(encoding="utf-8"))
+
+
 def repository() -> tuple[str, str]:
     """Return ``OWNER/NAME`` of the repository and its branch, from ``_config.yml``."""
-    config = yaml.safe_load((settings.BOOK_ROOT / "_config.yml").read_text(encoding="utf-8"))
-    found = config["repository"]
+    found = _read("_config.yml")["repository"]
     return found["url"].removeprefix("https://github.com/"), found["branch"]
 
 
-@functools.cache
 def citation() -> dict:
-    """Return what ``CITATION.cff`` says."""
-    return yaml.safe_load((settings.BOOK_ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    """Return what ``CITATION.cff`` says, and the ``year``."""
+    cff = _read("CITATION.cff")
+    return {**cff, "year": str(cff["date-released"])[:4]}
 
 
 def bibtex() -> str:
@@ -28,21 +31,18 @@ def bibtex() -> str:
         "title": f"{{{cff['title']}}}",
         "author": " and ".join(f"{{{author['name']}}}" for author in cff["authors"]),
         "version": cff["version"],
-        "year": str(cff["date-released"])[:4],
+        "year": cff["year"],
         "url": cff["repository-code"],
+        "doi": cff.get("doi"),
     }
-    if "doi" in cff:
-        fields["doi"] = cff["doi"]
-    lines = ",\n".join(f"  {name:7} = {{{value}}}" for name, value in fields.items())
+    lines = ",\n".join(f"  {name:7} = {{{value}}}" for name, value in fields.items() if value)
     return f"@software{{tumorimagingbench_book,\n{lines}\n}}"
 
 
 def colab(name: str) -> str:
     """Return where a chapter opens in Colab: the copy with the set-up cell, beside the pages."""
-    return (
-        f"https://colab.research.google.com/github/{repository()[0]}/blob/gh-pages/"
-        f"launch/{name}.ipynb"
-    )
+    at = "https://colab.research.google.com/github"
+    return f"{at}/{repository()[0]}/blob/gh-pages/launch/{name}.ipynb"
 
 
 def binder(name: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-import tumorbench_book as book
+from tumorbench_book.keys import chapters
+from tumorbench_book.site import render
 from tumorbench_book.site.facts import repository
 from tumorbench_utils import files, settings
 
@@ -49,20 +50,8 @@ def plain(text: str) -> str:
 def setup_cell() -> nbformat.NotebookNode:
     """Return the first cell: it fetches the book where it is not installed, else does nothing."""
     repo = repository()[0]
-    folder = repo.split("/")[1]
-    source = f"""\
-# Sets the book up where it is not installed (Colab); elsewhere this does nothing.
-import importlib.util
-import sys
-from pathlib import Path
-
-if importlib.util.find_spec("tumorbench_utils") is None:
-    !git clone --quiet --depth 1 https://github.com/{repo}
-    %pip install --quiet --editable ./{folder}
-    sys.path.insert(0, str(Path("{folder}").resolve()))"""
-    cell = nbformat.v4.new_code_cell(source, id="set-up")
-    cell.metadata["tags"] = ["hide-input"]
-    return cell
+    source = render("set_up.txt", repository=repo, folder=repo.split("/")[1])
+    return nbformat.v4.new_code_cell(source, id="set-up", metadata={"tags": ["hide-input"]})
 
 
 def for_launch(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -92,29 +81,22 @@ def for_students(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     ValueError
         If a solution starts inside another, or ends without having started.
     """
-    new, inside = for_launch(notebook), False
-    kept = []
+    new, inside, kept = for_launch(notebook), False, []
     for cell in new.cells:
         if cell.cell_type != "markdown":
-            if not inside:
-                kept.append(cell)
+            kept += [] if inside else [cell]
             continue
-        text, at = "", 0
-        for match in _SOLUTION.finditer(cell.source):
-            starts = match.group(1) == "start"
-            if starts == inside:
-                raise ValueError(f"solutions that do not pair: {match.group(0).strip()!r}")
-            text += "" if inside else cell.source[at : match.start()]
-            inside, at = starts, match.end()
-            if starts:
-                text += f"\0{match.start()}\0"
-        text += "" if inside else cell.source[at:]
-        for number, part in enumerate(re.split(r"\0\d+\0", text)):
-            if number:
-                empty = nbformat.v4.new_code_cell("# Your solution", id=f"{cell.id}-{number}")
-                kept.append(empty)
-            if part := _EXERCISE.sub(_plain_exercise, part).strip():
-                kept.append(nbformat.v4.new_markdown_cell(part, id=f"{cell.id}-text-{number}"))
+        # What is split at its marks is text, mark, text, mark, text.
+        for number, part in enumerate(_SOLUTION.split(cell.source)):
+            name = f"{cell.id}-{number}"
+            if number % 2:
+                if (part == "start") == inside:
+                    raise ValueError(f"solutions that do not pair: a second {part!r}")
+                inside = part == "start"
+                if inside:
+                    kept.append(nbformat.v4.new_code_cell("# Your solution", id=name))
+            elif not inside and (text := _EXERCISE.sub(_plain_exercise, part).strip()):
+                kept.append(nbformat.v4.new_markdown_cell(text, id=name))
     if inside:
         raise ValueError("a solution that does not end")
     new.cells = kept
@@ -124,10 +106,9 @@ def for_students(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def write(folder: Path, kind, root: Path = settings.BOOK_ROOT) -> list[Path]:
     """Write one notebook per chapter below `folder`; `kind` is one of the functions above."""
     written = []
-    for name in book.chapters(root):
+    for name in chapters(root):
         notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
         target = folder / f"{name}.ipynb"
-        target.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_path(target) as whole:
             nbformat.write(kind(notebook), whole)
         written.append(target)

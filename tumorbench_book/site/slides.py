@@ -5,16 +5,19 @@ stays in the chapter; prose beyond the first paragraph of a run becomes speaker 
 reveal.js comes with the package sphinx-revealjs and is copied beside the pages.
 """
 
-import posixpath
 import re
 import shutil
-from html import escape
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import unescape
 from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
-from string import Template
+from urllib.parse import urljoin, urlsplit
 
 from bs4 import BeautifulSoup, Tag
+
+from tumorbench_book.site import render
 
 #: Sections of the page template that are for reading at the desk.
 SKIPPED = {"Prerequisites", "Setup", "References"}
@@ -23,35 +26,45 @@ ROWS = 11
 #: Words that stand beside an output.
 WORDS = 50
 
-_PAGE = Template(Path(__file__).with_name("deck.html").read_text(encoding="utf-8"))
-_INDEX = Template(Path(__file__).with_name("decks.html").read_text(encoding="utf-8"))
+
+@dataclass
+class Slide:
+    """One slide: `words` counts its text beside an output, `kind` is a class of its style."""
+
+    heading: str
+    content: str = ""
+    notes: str = ""
+    kind: str = ""
+    words: int = 0
 
 
 def _text(node: Tag) -> str:
     return " ".join(node.get_text(" ").split())
 
 
-def _is_output(node: Tag) -> bool:
-    """Whether a block shows something: a figure, a table, a picture."""
-    return bool(node.name in ("figure", "table") or node.find(["figure", "img", "table"]))
+def _words(node: Tag) -> int:
+    return len(_text(node).split())
 
 
-def _blocks(section: Tag):
+def _kind(node: Tag, otherwise: str) -> str:
+    """Return ``output`` if a block shows something: a figure, a table, a picture."""
+    shows = node.name in ("figure", "table") or node.find(["figure", "img", "table"])
+    return "output" if shows else otherwise
+
+
+def _blocks(section: Tag) -> Iterator[tuple[str, Tag]]:
     """Yield ``(kind, block)`` of a section in order: prose, result, output or heading."""
     for child in section.find_all(recursive=False):
-        classes = child.get("class", [])
         if child.name == "section":
             yield from _blocks(child)
         elif child.name in ("h2", "h3", "h4"):
             yield "heading", child
-        elif "cell" in classes:
-            for output in child.select("div.cell_output"):
-                for part in output.find_all(recursive=False):
-                    if part.find("script") or "plotly" in str(part)[:2000]:
-                        continue
-                    yield ("output" if _is_output(part) else "result"), part
+        elif "cell" in child.get("class", []):
+            for part in child.select("div.cell_output > *"):
+                if not part.find("script") and "plotly" not in str(part)[:2000]:
+                    yield _kind(part, "result"), part
         elif child.name in ("p", "ul", "ol", "dl", "div", "table", "figure"):
-            yield ("output" if _is_output(child) else "prose"), child
+            yield _kind(child, "prose"), child
 
 
 def _shorten(block: Tag) -> Tag:
@@ -70,78 +83,50 @@ def _shorten(block: Tag) -> Tag:
         keep(table, table.select("tbody > tr"), ROWS, "rows")
     for quote in block.find_all("blockquote"):
         paragraphs = quote.find_all("p")
-        words = accumulate(len(_text(p).split()) for p in paragraphs)
+        words = accumulate(map(_words, paragraphs))
         keep(quote, paragraphs, max(1, sum(n <= 2 * WORDS for n in words)), "paragraphs")
     return block
 
 
-def _slide(heading: str, content: str, notes: str = "", kind: str = "") -> str:
-    aside = f'<aside class="notes">{escape(notes)}</aside>' if notes else ""
-    name = f' class="{kind}"' if kind else ""
-    return f"<section{name}><h2>{escape(heading)}</h2>{content}{aside}</section>"
-
-
-def _body(section: Tag) -> list[str]:
+def _body(section: Tag) -> list[Slide]:
     """Return the slides of one section of the body.
 
     A short text before an output stands above it, a short result after it stands below.
     """
-    heading, slides, shown, notes = "", [], [], []
-    kind_of, run = "", False  # "shows" once the slide holds an output; run: in a run of prose
-
-    def close() -> None:
-        nonlocal kind_of
-        if shown:
-            slides.append(_slide(heading, "".join(map(str, shown)), "\n".join(notes), kind_of))
-        shown.clear()
-        notes.clear()
-        kind_of = ""
-
-    def fits(*more: Tag) -> bool:
-        blocks = [b for b in (*shown, *more) if b in more or not _is_output(b)]
-        return sum(len(_text(b).split()) for b in blocks) <= WORDS
-
+    slides, before = [Slide("")], ""
     for kind, block in _blocks(section):
-        if kind == "heading":
-            close()
-            heading = _text(block).rstrip("# ")
-        elif kind == "output":
-            if kind_of or not fits():
-                close()
-            shown.append(_shorten(block))
-            kind_of = "shows"
-        elif kind == "result":
-            block = _shorten(block)
-            if kind_of and not fits(block):
-                close()
-            shown.append(block)
-        else:
-            if kind_of:
-                close()
-            notes.append(_text(block))
-            if not run:
-                shown.append(block)
-        run = kind == "prose"
-    close()
-    return slides
+        block = block if kind in ("heading", "prose") else _shorten(block)
+        slide, words = slides[-1], _words(block) if kind in ("prose", "result") else 0
+        full = slide.words + words * (kind == "result") > WORDS
+        starts = {
+            "heading": True,
+            "output": slide.kind or full,
+            "result": slide.kind and full,
+            "prose": slide.kind,
+        }
+        if starts[kind]:
+            heading = _text(block).rstrip("# ") if kind == "heading" else slide.heading
+            slides.append(slide := Slide(heading))
+        if kind == "output":
+            slide.kind = "shows"
+        if kind == "prose":
+            slide.notes += f"{_text(block)}\n"
+        if kind != "heading" and not kind == before == "prose":
+            slide.content += str(block)
+            slide.words += words
+        before = kind
+    return [slide for slide in slides if slide.content]
 
 
-def _exercises(section: Tag) -> list[str]:
+def _exercises(section: Tag) -> list[Slide]:
     """Return a slide per question, exercise and solution."""
-    slides = []
-    for quiz in section.select("div.quiz"):
-        slides.append(_slide("Check yourself", str(quiz)))
+    slides = [Slide("Check yourself", str(quiz)) for quiz in section.select("div.quiz")]
     for box in section.select("div.exercise, div.solution"):
         solution = "solution" in box["class"]
-        inner = box.select("div.cell, section > p") if solution else box.select("section > *")
-        inner = [part for part in inner if not part.find_parent("details")]
-        slides.append(
-            _slide(
-                "Solution" if solution else "Exercise",
-                "".join(str(_shorten(part)) for part in inner),
-                kind="solution" if solution else "",
-            )
-        )
+        inner = box.select("div.cell, section > p" if solution else "section > *")
+        content = "".join(str(_shorten(p)) for p in inner if not p.find_parent("details"))
+        heading, kind = ("Solution", "solution") if solution else ("Exercise", "")
+        slides.append(Slide(heading, content, kind=kind))
     return slides
 
 
@@ -167,41 +152,28 @@ def deck(page: str, name: str) -> str:
         raise ValueError(f"{name}: the page holds no article with a title")
     for node in article.select("a.headerlink, button, style, script"):
         node.decompose()
-    up = "../" * (name.count("/") + 1)
-    chapter = f"{up}notebooks/{name}.html"
+    # Identifiers may appear once: those of the page stay with the page.
+    for node in article.find_all(id=True):
+        del node["id"]
+    up, chapter = "../" * (name.count("/") + 1), f"notebooks/{name}.html"
     for link in article.select("a[href]"):
-        target = link["href"]
-        if target.startswith("#"):
-            link["href"] = chapter + target
-        elif "://" not in target:
-            folder = posixpath.dirname(f"notebooks/{name}")
-            link["href"] = up + posixpath.normpath(posixpath.join(folder, target))
-    title = _text(article.find("h1"))
-    top = article.find("section")
-    question = top.find("div", class_="admonition", recursive=False)
-    columns = [[f"<section><h1>{escape(title)}</h1>{question or ''}</section>"]]
+        if not urlsplit(link["href"]).scheme:
+            link["href"] = up + urljoin(chapter, link["href"])
+    top, columns = article.find("section"), []
     for section in top.find_all("section", recursive=False):
         heading = _text(section.find("h2"))
-        if heading in SKIPPED:
-            continue
-        columns.append(_exercises(section) if heading == "Exercises" else _body(section))
-    slides = "\n".join(
-        column[0] if len(column) == 1 else "<section>\n" + "\n".join(column) + "\n</section>"
-        for column in columns
-        if column
-    )
-    # Identifiers may appear once: those of the page stay with the page.
-    slides = re.sub(r' id="[^"]*"', "", slides)
+        if heading not in SKIPPED:
+            columns.append(_exercises(section) if heading == "Exercises" else _body(section))
     banner = soup.select_one(".bd-header-announcement")
-    has_maths = "\\(" in slides or "\\[" in slides
-    maths = f'<script defer src="{up}_static/tex-svg.js"></script>' if has_maths else ""
-    return _PAGE.substitute(
-        title=escape(title),
+    return render(
+        "deck.html",
+        title=_text(article.find("h1")),
+        question=top.find("div", class_="admonition", recursive=False) or "",
+        columns=columns,
+        maths=re.search(r"\\[(\[]", article.get_text()),
+        banner=_text(banner) if banner else "",
+        chapter=up + chapter,
         up=up,
-        maths=maths,
-        slides=slides,
-        chapter=chapter,
-        banner=escape(_text(banner)) if banner else "",
     )
 
 
@@ -212,14 +184,13 @@ def write(html: Path, names: list[str]) -> None:
     for part in ("dist", "plugin/notes"):
         shutil.copytree(str(source.joinpath(part)), target / part, dirs_exist_ok=True)
     shutil.copy2(str(source / "LICENSE"), target / "LICENSE")
-    entries = []
+    decks = {}
     for name in names:
         page = (html / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
         path = html / "slides" / f"{name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         made = deck(page, name)
         path.write_text(made, encoding="utf-8")
-        title = re.search(r"<title>(.*) \(slides\)</title>", made).group(1)
-        entries.append(f'<li><a href="{name}.html">{title}</a></li>')
-    index = _INDEX.substitute(decks="".join(entries))
+        decks[name] = unescape(re.search(r"<title>(.*) \(slides\)</title>", made)[1])
+    index = render("decks.html", decks=decks.items())
     (html / "slides" / "index.html").write_text(index, encoding="utf-8")
