@@ -1,7 +1,5 @@
 """What the pages of the models show in common: facts, stages, input and cost of an encoder."""
 
-import functools
-import time
 import timeit
 
 import matplotlib.pyplot as plt
@@ -17,25 +15,22 @@ from tumorbench_utils.models import FoundationModel, weights
 from tumorbench_utils.models.base import ModelCard
 from tumorbench_utils.patches import PatchSpec, extract_patch
 
+_TEXTS = yaml.safe_load((settings.BOOK_ROOT / "data" / "model_page.yml").read_text("utf-8"))
+
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _EDGES = (0.5, 0.93), (0.5, 0.03), (0.02, 0.48), (0.93, 0.48)
 _PLANE = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}
 
 
-@functools.cache
-def _texts() -> dict:
-    return yaml.safe_load((settings.BOOK_ROOT / "data" / "model_page.yml").read_text("utf-8"))
-
-
 def shared(part: str, model: FoundationModel) -> Markdown:
     """Return a text that all pages share: a part of ``data/model_page.yml``."""
     here = "is here" if weights.find(model.key) else "is not here"
-    return Markdown(_texts()[part].format(model=model, here=here))
+    return Markdown(_TEXTS[part].format(model=model, here=here))
 
 
 def facts(card: ModelCard) -> pd.DataFrame:
     """Return the facts of a card, one per row."""
-    rows = {name: text.format(card=card).strip() for name, text in _texts()["facts"].items()}
+    rows = {name: text.format(card=card).strip() for name, text in _TEXTS["facts"].items()}
     return pd.DataFrame({"": rows}).replace("None", "not known to us")
 
 
@@ -195,9 +190,9 @@ def cost(model: FoundationModel, sizes: tuple[str, ...] = ("compact", "full")) -
     patch = torch.rand(1, 1, *model.spec.size, generator=generator) * (high - low) + low
     rows = {}
     for size in sizes:
-        start = time.perf_counter()
+        start = timeit.default_timer()
         module = model.build(size)
-        built, n = time.perf_counter() - start, count(module)
+        built, n = timeit.default_timer() - start, count(module)
         runs = timeit.repeat(lambda module=module: model.encode(module, patch), number=1, repeat=2)
         rows[size] = [n, 4e-6 * n, built, 1e3 * min(runs)]
     names = ["parameters", "weights MB", "s to build", "ms per patch"]
