@@ -133,10 +133,9 @@ def test_bootstrap_of_splits_is_that_of_copied_patients(data, parts):
 
 def test_a_ready_score_is_not_fitted(data, parts):
     _, y, patients, truth = data
-    result = run_score(truth, y, parts, groups=patients, name="truth")
+    result = run_score(truth, y, parts, groups=patients)
     by_hand = [stats.auc(y.iloc[s.test], truth.iloc[s.test]) for s in parts]
     assert result.scores == pytest.approx(by_hand)
-    assert result.probe == "truth"
     assert result.metrics()[["brier", "balanced_accuracy"]].isna().all(axis=None)
     squeezed = run_score((truth - truth.min()) / np.ptp(truth), y, parts)
     assert squeezed.metrics().notna().all(axis=None)
@@ -224,7 +223,7 @@ def test_compare_finds_a_model_that_is_worse(data, parts):
     _, y, patients, truth = data
     noise = pd.Series(np.random.default_rng(5).normal(size=N), y.index)
     results = {
-        name: run_score(score, y, parts, groups=patients, name=name)
+        name: run_score(score, y, parts, groups=patients)
         for name, score in (("truth", truth), ("same", 2 * truth), ("noise", noise))
     }
     table = probes.compare(results, "truth", n=300)

@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tumorbench_utils.probes import KNNProbe, LinearProbe, knn, linear, run_probe
-from tumorbench_utils.splits import reference_splits
+from tumorbench_utils.probes.inputs import ProbeInput
+from tumorbench_utils.splits import Split, reference_splits
 
 KINDS = ("plain", "duplicates", "collapsed", "rounded", "zeros")
 
@@ -61,28 +62,13 @@ def test_published_protocol_is_the_plain_loop(kind, dtype):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_k_has_scikit_learns_probabilities(kind, dtype):
-    """Bit by bit, for blocks cut out of the full table and for those computed on their own."""
+    """Bit by bit."""
     X, y = embeddings(kind, dtype=dtype, seed=1)
-    table = knn.CosineTable(X)
     split = reference_splits(y, n_repeats=1)[0]
-    for _ in range(2):
-        share = table.counts(split.test, split.train, y, 50) / np.arange(1, 51)
-        probe = KNNProbe(3).fit(X[split.train], y[split.train])
-        assert (probe.predict_proba_all(X[split.test]) == share).all()
-        for k in range(1, 51):
-            model = KNeighborsClassifier(k, metric="cosine").fit(X[split.train], y[split.train])
-            assert (model.predict_proba(X[split.test])[:, 1] == share[:, k - 1]).all()
-
-
-def test_a_table_that_rounds_otherwise_is_not_trusted():
-    """Distances off in the last bits: the blocks with ties are computed on their own."""
-    X, y = embeddings("collapsed", dtype=np.float32, seed=2)
-    honest, off = knn.CosineTable(X), knn.CosineTable(X)
-    off._table = np.nextafter(off._table, 1)
-    for split in reference_splits(y, n_repeats=3):
-        expected = honest.counts(split.test, split.train, y, 50)
-        assert (off.counts(split.test, split.train, y, 50) == expected).all()
-    assert set(off._exact_shapes.values()) == {False}
+    share = KNNProbe(3).fit(X[split.train], y[split.train]).predict_proba_all(X[split.test])
+    for k in range(1, 51):
+        model = KNeighborsClassifier(k, metric="cosine").fit(X[split.train], y[split.train])
+        assert (model.predict_proba(X[split.test])[:, 1] == share[:, k - 1]).all()
 
 
 def test_nearest_neighbours_by_hand():
@@ -94,9 +80,14 @@ def test_nearest_neighbours_by_hand():
     assert probe.predict_proba([[2.0, 0.0]]).tolist() == [[0.5, 0.5]]
 
 
-def test_equal_areas_go_to_the_k_that_was_visited_first():
-    counts = np.tile(np.arange(1, 51), (4, 1)) * np.array([[0], [0], [1], [1]])
-    assert knn.choose_k_as_published(counts, np.array([0, 0, 1, 1])) == knn.published_order()[0]
+def test_equal_areas_go_to_the_k_that_was_visited_first_or_to_the_largest():
+    """Two clusters, one per label: every k up to the size of a cluster is perfect."""
+    angles = np.r_[np.zeros(60), np.full(60, np.pi / 2)] + np.linspace(0, 0.1, 120)
+    X, y = np.column_stack([np.cos(angles), np.sin(angles)]), np.repeat([0, 1], 60)
+    split = Split(np.arange(5, 115), np.r_[:5, 115:117], np.arange(117, 120))
+    data = ProbeInput(X, y, None, None, [split])
+    assert knn.choose_k(data, split, "published") == (knn.published_order()[0], 1)
+    assert knn.choose_k(data, split, "careful") == (50, 1)
 
 
 def test_published_order_is_a_permutation():

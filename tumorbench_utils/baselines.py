@@ -40,21 +40,16 @@ def covariate_score(table: pd.DataFrame, covariate: str, direction: int | str) -
     Raises
     ------
     ValueError
-        If the column is absent or holds text that is no stage or an infinite number, or the
-        direction is none of the four.
+        If the column is absent or holds text that is no stage, or the direction is none of the
+        four.
     """
     checks.columns(table, [covariate])
     if str(direction) not in _SIGNS:
-        raise InputError(
-            f"direction must be 1 or 'higher', -1 or 'lower', not {direction!r}: does a higher "
-            f"{covariate} speak for label 1?"
-        )
+        raise InputError(f"direction must be 1 or 'higher', -1 or 'lower', not {direction!r}")
     values = table[covariate]
     if values.dtype.kind not in "biuf":
         values = values.astype(object).map(lambda v: _rank(v, covariate), na_action="ignore")
     numbers = pd.Series(pd.to_numeric(values).to_numpy(float, na_value=np.nan), table.index)
-    if np.isinf(numbers).any():
-        raise InputError(f"the column {covariate!r} holds infinite values")
     return (_SIGNS[str(direction)] * numbers).rename(f"{covariate} score")
 
 
@@ -65,23 +60,25 @@ def _rank(value, covariate: str) -> float:
     name = str(value).strip()
     match = _STAGE.fullmatch("0" if name.lower() in ("tis", "is") else name)
     if match is None:
-        raise InputError(
-            f"column {covariate!r}: {value!r} is neither a number nor a stage; a score needs an "
-            "order, so map it to numbers first"
-        )
+        raise InputError(f"column {covariate!r}: {value!r} is neither a number nor a stage")
     letter = " abcd".index(match[2].lower() or " ")
     return (_ROMAN.get(match[1].upper()) or int(match[1])) + 0.1 * letter
 
 
-def cohort_baselines(cohort: Cohort, *, n: int = 2000, seed: int = 0) -> pd.DataFrame:
+def rulers(cohort: Cohort) -> dict[str, tuple[str, int]]:
+    """Return the column and direction of ``size`` and ``clinical``, where the cohort has them."""
+    card = cohort.card
+    size = {"size": (cohort.size_column, card.size_direction)}
+    found = size | {"clinical": (cohort.clinical_column, card.clinical_direction)}
+    return {name: known for name, known in found.items() if known[0] is not None}
+
+
+def cohort_baselines(cohort: Cohort) -> pd.DataFrame:
     """Return what size and the clinical score of a cohort achieve.
 
     Parameters
     ----------
     cohort : Cohort
-    n : int
-        Number of bootstrap resamples.
-    seed : int
 
     Returns
     -------
@@ -96,19 +93,11 @@ def cohort_baselines(cohort: Cohort, *, n: int = 2000, seed: int = 0) -> pd.Data
     ValueError
         If a covariate is no score or a class is absent among the lesions that have it.
     """
-    card, labelled = cohort.card, cohort.table[cohort.table["label"].notna()]
-    rows = []
-    for baseline, column, direction in (
-        ("size", cohort.size_column, card.size_direction),
-        ("clinical", cohort.clinical_column, card.clinical_direction),
-    ):
-        if column is None or labelled.empty:
-            continue
+    labelled, rows = cohort.table[cohort.table["label"].notna()], []
+    for baseline, (column, direction) in rulers(cohort).items() if len(labelled) else ():
         score = covariate_score(labelled, column, direction)
         there, score = labelled[score.notna()], score.dropna()
-        auc = stats.bootstrap_auc(
-            there["label"].astype(int), score, there["patient_id"], n=n, seed=seed
-        )
+        auc = stats.bootstrap_auc(there["label"].astype(int), score, there["patient_id"])
         counts = (len(there), there["patient_id"].nunique(), len(labelled) - len(there))
         rows.append((baseline, column, direction, *auc, *counts))
     columns = "baseline column direction auc low high n patients missing".split()

@@ -4,15 +4,15 @@ An :class:`Endpoint` fixes who is in, which label counts and how lesions are spl
 protocol. Everything that it scores stands on the same test lesions and can be compared.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
 from tumorbench_utils import checks, digests, handcrafted, probes, results, settings, splits
-from tumorbench_utils.baselines import covariate_score
+from tumorbench_utils.baselines import covariate_score, rulers
 from tumorbench_utils.cohorts import Cohort
 from tumorbench_utils.embeddings import EmbeddingStore, Encoder, embed
 from tumorbench_utils.files import made
@@ -20,7 +20,7 @@ from tumorbench_utils.models import get_model
 from tumorbench_utils.patches import sources
 from tumorbench_utils.probes import LinearProbe, ProbeResult
 from tumorbench_utils.probes.compare import design
-from tumorbench_utils.probes.inputs import PROTOCOLS
+from tumorbench_utils.probes.inputs import PROTOCOLS, rows_to_fit
 from tumorbench_utils.probes.run import run_score
 
 #: What a clinician knows without an image, where a cohort has it.
@@ -61,12 +61,10 @@ class Endpoint:
 
     def _run(self, function, *inputs, **options):
         """Return what a function of ``probes`` makes of features of the endpoint's lesions."""
-        of = (self.y, self.splits)
-        return results.computed(function, *inputs, *of, groups=self.groups, **options)
+        given = *inputs, self.y, self.splits
+        return results.computed(function, *given, groups=self.groups, **options)
 
-    def probe(
-        self, model: str, X: pd.DataFrame, probe: str = "knn", *, protocol=None, weights=None
-    ) -> ProbeResult:
+    def probe(self, model, X, probe="knn", *, protocol=None, weights=None) -> ProbeResult:
         """Score an embedding, or other numbers per lesion, by a probe.
 
         Parameters
@@ -81,8 +79,7 @@ class Endpoint:
         weights : str, optional
             One of ``plots.WEIGHTS``.
         """
-        protocol = protocol or self.protocol
-        X = X.loc[self.y.index]
+        protocol, X = protocol or self.protocol, X.loc[self.y.index]
         result = self._run(probes.run_probe, X, probe=probe, protocol=protocol)
         return self._note(result, model, probe, protocol, weights)
 
@@ -98,22 +95,18 @@ class Endpoint:
         """
         X, split = X.loc[self.y.index], self.splits[number]
         strength = probes.run_probe(X, self.y, [split], "linear").chosen[0]
-        rows = np.concatenate([split.train, split.val])
-        return LinearProbe(C=strength, scale=True).fit(X.to_numpy()[rows], self.y.to_numpy()[rows])
+        rows, probe = rows_to_fit(split), LinearProbe(C=strength, scale=True)
+        return probe.fit(X.to_numpy()[rows], self.y.to_numpy()[rows])
 
-    def few_shot(
-        self, model: str, X: pd.DataFrame, shots: Iterable[int], *, weights: str | None = None
-    ) -> dict[int, ProbeResult]:
+    def few_shot(self, model: str, X, shots, *, weights=None) -> dict[int, ProbeResult]:
         """Score nearest neighbours fitted on a few lesions per class, one result per number."""
-        X = X.loc[self.y.index]
-        of_shots = self._run(probes.few_shot, X, shots=list(shots), seed=self.seed)
+        options = {"shots": list(shots), "seed": self.seed}
+        of_shots = self._run(probes.few_shot, X.loc[self.y.index], **options)
         for n, result in of_shots.items():
             self._note(result, model, f"{n}-shot", "published", weights)
         return of_shots
 
-    def ensemble(
-        self, features, method: str, protocol: str = "careful", *, weights: str | None = None
-    ) -> ProbeResult:
+    def ensemble(self, features, method, protocol="careful", *, weights=None) -> ProbeResult:
         """Score several embeddings together, see ``probes.ensemble``; kept under the method's name.
 
         The splits are those of the endpoint, whatever the protocol of the ensemble.
@@ -127,18 +120,15 @@ class Endpoint:
 
         Missing values take the median.
         """
-        cohort, card = self.cohort, self.cohort.card
-        size = cohort.size_column, card.size_direction
-        clinical = cohort.clinical_column, card.clinical_direction
         scored = {}
-        for name, (column, direction) in {"size": size, "clinical score": clinical}.items():
-            if column is not None:
-                values = covariate_score(self.table, column, direction)
-                scored[name] = self._unfitted(name, values.fillna(values.median()))
+        for ruler, (column, direction) in rulers(self.cohort).items():
+            values = covariate_score(self.table, column, direction)
+            name = {"clinical": "clinical score"}.get(ruler, ruler)
+            scored[name] = self._unfitted(name, values.fillna(values.median()))
         return scored
 
     def _unfitted(self, name: str, values: pd.Series) -> ProbeResult:
-        return self._note(self._run(run_score, values, name=name), name, "score", "unfitted")
+        return self._note(self._run(run_score, values), name, "score", "unfitted")
 
     def covariates(self) -> pd.DataFrame:
         """Return size and clinical covariates as numbers, see ``probes.compare.design``."""
@@ -162,15 +152,15 @@ class Endpoint:
             ``handcrafted`` (logistic regression on intensity, shape and texture) and ``untrained
             network`` (a compact encoder with random weights).
         """
-        scored = {}
+        scored, numbers = {}, {}
         if "true_logit" in self.table:
             truth = expit(self.table["true_logit"].astype(float))
             scored["best known"] = self._unfitted("best known", truth)
-        covariates, pictured = self.covariates(), self.cohort.edition != "released"
-        numbers = {"size + clinical": covariates} if covariates.shape[1] > 1 else {}
-        if pictured:
-            numbers["handcrafted"] = handcrafted_features(self.cohort)
         scored |= self.rulers()
+        if (covariates := self.covariates()).shape[1] > 1:
+            numbers["size + clinical"] = covariates
+        if pictured := self.cohort.edition != "released":
+            numbers["handcrafted"] = handcrafted_features(self.cohort)
         for name, X in numbers.items():
             scored[name] = self.probe(name, X, "linear", protocol="careful")
         if pictured:
@@ -184,19 +174,11 @@ class Endpoint:
         What lies within their spread is chance; a centre away from 0.5 is leakage. See
         ``probes.permutation_null``.
         """
-
-        def make_splits(labels):
-            if self.protocol == "published":
-                return splits.reference_splits(labels)
-            table = pd.DataFrame({"label": labels, "patient_id": self.groups.to_numpy()})
-            return splits.grouped_splits(table, n_repeats=len(self.splits), seed=self.seed)
-
+        make = partial(_splits, self.protocol, self.groups, len(self.splits))
         options = {"protocol": self.protocol, "groups": self.groups, "n": n, "seed": self.seed}
-        return probes.permutation_null(X.loc[self.y.index], self.y, make_splits, probe, **options)
+        return probes.permutation_null(X.loc[self.y.index], self.y, make, probe, **options)
 
-    def added_value(
-        self, model: str, X: pd.DataFrame, columns: list[str], *, weights: str | None = None
-    ) -> dict[str, ProbeResult]:
+    def added_value(self, model: str, X, columns, *, weights=None) -> dict[str, ProbeResult]:
         """Score nested models: covariates alone, embedding alone, both.
 
         Parameters
@@ -206,22 +188,21 @@ class Endpoint:
         columns : list of str
             Covariates of the table.
         """
-        X, known = X.loc[self.y.index], design(self.table, columns)
-        nested = self._run(probes.added_value, X, known)
+        nested = self._run(probes.added_value, X.loc[self.y.index], design(self.table, columns))
         for part, result in nested.items():
             probe = f"nested {'+'.join(columns)} {part}"
             self._note(result, model, probe, "careful", weights)
         return nested
 
 
-def endpoint(
-    cohort: Cohort,
-    protocol: str = "careful",
-    *,
-    n_repeats: int = 10,
-    seed: int = 0,
-    lesions: Iterable[str] | None = None,
-) -> Endpoint:
+def _splits(protocol: str, groups: pd.Series, n_repeats: int, y) -> list[splits.Split]:
+    if protocol == "published":
+        return splits.reference_splits(y)
+    table = pd.DataFrame({"label": np.asarray(y), "patient_id": groups.to_numpy()})
+    return splits.grouped_splits(table, n_repeats)
+
+
+def endpoint(cohort: Cohort, protocol="careful", *, n_repeats=10, lesions=None) -> Endpoint:
     """Return the endpoint of a cohort under a protocol.
 
     Parameters
@@ -231,8 +212,8 @@ def endpoint(
     protocol : {"careful", "published"}
         ``careful``: every lesion with a label by the rule of the card, splits by patient.
         ``published``: the lesions and the label of the publication, its ten splits by lesion.
-    n_repeats, seed : int
-        Of the splits by patient.
+    n_repeats : int
+        Number of the splits by patient.
     lesions : iterable of str, optional
         Keep only these, for example those with released features.
 
@@ -241,22 +222,19 @@ def endpoint(
     ValueError
         If the cohort has no labels or the protocol is not known.
     """
-    checks.one_of(protocol, "protocol", PROTOCOLS)
+    published = checks.one_of(protocol, "protocol", PROTOCOLS) == "published"
     table = cohort.table.set_index("lesion_id")
     if lesions is not None:
         table = table[table.index.isin(list(lesions))]
-    column = "label" if protocol == "careful" else "label_reference"
-    if protocol == "published" and "used_in_reference" in table:
+    if published and "used_in_reference" in table:
         table = table[table["used_in_reference"].astype(bool)]
+    column = "label_reference" if published else "label"
     table = table[table[column].notna()]
     if table.empty:
         raise checks.InputError(f"{cohort.card.key} has no labels, so there is nothing to predict")
     y, groups = table[column].astype(int).rename("label"), table["patient_id"]
-    if protocol == "published":
-        return Endpoint(cohort, protocol, table, y, groups, splits.reference_splits(y), 10)
-    by_patient = pd.DataFrame({"label": y, "patient_id": groups})
-    parts = splits.grouped_splits(by_patient, n_repeats=n_repeats, seed=seed)
-    return Endpoint(cohort, protocol, table, y, groups, parts, seed)
+    parts = _splits(protocol, groups, n_repeats, y)
+    return Endpoint(cohort, protocol, table, y, groups, parts, 10 if published else 0)
 
 
 def handcrafted_features(cohort: Cohort) -> pd.DataFrame:
@@ -281,21 +259,19 @@ def handcrafted_features(cohort: Cohort) -> pd.DataFrame:
     return pd.read_parquet(made(path, lambda part: make(cohort).to_parquet(part)))
 
 
-def untrained_features(cohort: Cohort, model: str = "models_genesis") -> pd.DataFrame:
+def untrained_features(cohort: Cohort) -> pd.DataFrame:
     """Return embeddings by a compact encoder with random weights: what the architecture gives.
 
     Parameters
     ----------
     cohort : Cohort
         One whose images are there.
-    model : str
-        Whose architecture.
 
     Returns
     -------
     DataFrame, index ``lesion_id``
     """
-    store = EmbeddingStore(settings.cache_dir() / "untrained")
+    store, model = EmbeddingStore(settings.cache_dir() / "untrained"), "models_genesis"
     report = embed(cohort, [Encoder(get_model(model))], store, progress=False)
     if report.failed:
         raise checks.InputError(f"{cohort.card.key} could not be embedded whole.\n{report}")

@@ -13,7 +13,8 @@ from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tumorbench_utils.settings import EDITIONS, unknown
+from tumorbench_utils import checks
+from tumorbench_utils.stats import Estimate
 
 #: Okabe and Ito's colours: told apart with every common colour vision deficiency.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
@@ -36,6 +37,7 @@ _EDITION_TEXT = {
     "released": "released edition: tables and features released by the authors",
     "full": "full edition: real scans",
     "simulation": "simulation: random numbers, no scans",
+    "published": "published figures (Pai et al. 2025)",
 }
 
 
@@ -68,17 +70,10 @@ def label(edition: str, weights: str | None = None) -> str:
     weights : str, optional
         One of :data:`WEIGHTS`, where a network was used.
     """
-    if edition == "published":
-        text = "published figures (Pai et al. 2025)"
-    elif edition in _EDITION_TEXT:
-        text = _EDITION_TEXT[edition]
-    else:
-        raise ValueError(unknown("edition", edition, [*EDITIONS, "published", "simulation"]))
+    text = _EDITION_TEXT[checks.one_of(edition, "edition", _EDITION_TEXT)]
     if weights is None:
         return text
-    if weights not in WEIGHTS:
-        raise ValueError(unknown("kind of weights", weights, WEIGHTS))
-    return f"{text} | network: {weights}"
+    return f"{text} | network: {checks.one_of(weights, 'kind of weights', WEIGHTS)}"
 
 
 def stamp(figure: Figure, edition: str, weights: str | None = None) -> Figure:
@@ -87,14 +82,7 @@ def stamp(figure: Figure, edition: str, weights: str | None = None) -> Figure:
     return figure
 
 
-def table(
-    frame: pd.DataFrame,
-    edition: str,
-    weights: str | None = None,
-    *,
-    caption: str = "",
-    precision: int = 2,
-):
+def table(frame, edition: str, weights: str | None = None, *, caption="", precision=2):
     """Return a styled table whose caption ends with the label of :func:`label`.
 
     Whatever the table holds is shown as text: names of strangers cannot become HTML.
@@ -133,21 +121,11 @@ def estimate(value: float, low: float, high: float) -> str:
     value, low, high : float
         The estimate and the ends of its interval; a dash if the estimate is missing.
     """
-    if np.isnan(value):
-        return "–"
-    return f"{value:.2f} ({low:.2f} to {high:.2f})".replace(" ", "\N{NO-BREAK SPACE}")
+    return str(Estimate(value, low, high))
 
 
 def forest(
-    axes: Axes,
-    names: list[str],
-    values: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    *,
-    reference: float | None = None,
-    colors: list[str] | None = None,
-    filled=None,
+    axes: Axes, names, values, low, high, *, reference=None, colors=None, filled=None
 ) -> Axes:
     """Draw estimates with their intervals, one line each, the first on top.
 
@@ -197,9 +175,8 @@ def forests(tables, reference: float, label: str, *, colors=None, figsize=(7, 6)
     figure, panels
     """
     heights = [len(table) for table in tables.values()]
-    figure, panels = plt.subplots(
-        len(tables), 1, figsize=figsize, sharex=True, height_ratios=heights
-    )
+    shared = {"figsize": figsize, "sharex": True, "height_ratios": heights}
+    figure, panels = plt.subplots(len(tables), **shared)
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
         shades = [PALETTE[(colors or {}).get(name, 0)] for name in table.index]
         columns = table.iloc[:, :3].to_numpy(float).T
@@ -294,6 +271,5 @@ def slices(axes: Axes, patch: np.ndarray, axis: int, title: str = "", **kwargs) 
     """
     axes.imshow(np.take(patch, patch.shape[axis] // 2, axis=axis), **kwargs)
     axes.set_title(title)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     return axes

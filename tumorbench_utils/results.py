@@ -125,7 +125,7 @@ def table(**wanted) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        :data:`KEYS`, ``metric``, ``mean``, ``low`` and ``high`` (95%, corrected for overlap),
+        :data:`KEYS`, ``mean``, ``low`` and ``high`` (95%, corrected for overlap),
         ``n_splits``, ``n_test``, ``file``.
     """
     rows = []
@@ -133,10 +133,9 @@ def table(**wanted) -> pd.DataFrame:
         low, high = np.nan, np.nan
         if len(result.scores) > 1 and np.isfinite(result.scores).all():
             low, high = stats.corrected_interval(result.scores, result.n_train, result.n_test)
-        interval = [result.metric, result.mean, low, high]
-        counts = [len(result.scores), result.n_test, facts["file"]]
-        rows.append([*map(facts.get, KEYS), *interval, *counts])
-    columns = [*KEYS, "metric", "mean", "low", "high", "n_splits", "n_test", "file"]
+        found = [result.mean, low, high, len(result.scores), result.n_test, facts["file"]]
+        rows.append([*map(facts.get, KEYS), *found])
+    columns = [*KEYS, "mean", "low", "high", "n_splits", "n_test", "file"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -165,11 +164,7 @@ def published(name: str) -> pd.DataFrame:
 
     Raises
     ------
-    KeyError
+    FileNotFoundError
         If there is no such table.
     """
-    root = settings.BOOK_ROOT / "data" / "published"
-    known = sorted(path.stem for path in root.glob("*.csv"))
-    if name not in known:
-        raise KeyError(settings.unknown("published table", name, known))
-    return pd.read_csv(root / f"{name}.csv")
+    return pd.read_csv(settings.BOOK_ROOT / "data" / "published" / f"{name}.csv")

@@ -3,7 +3,7 @@
 Positions are those of the rows of a table (``iloc``), never labels of its index.
 """
 
-from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -74,23 +74,15 @@ def reference_splits(labels, n_repeats: int = 10, seed: int = 10) -> list[Split]
     classes = _classes(labels, "labels")
     splits = []
     for state in range(seed, seed + n_repeats):
-        rest, test = train_test_split(
-            np.arange(len(classes)), test_size=0.3, random_state=state, stratify=classes
-        )
-        train, val = train_test_split(
-            rest, test_size=0.2 / 0.7, random_state=state, stratify=classes[rest]
-        )
+        draw = partial(train_test_split, random_state=state)
+        rest, test = draw(np.arange(len(classes)), test_size=0.3, stratify=classes)
+        train, val = draw(rest, test_size=0.2 / 0.7, stratify=classes[rest])
         splits.append(Split(train, val, test))
     return splits
 
 
 def grouped_splits(
-    table: pd.DataFrame,
-    n_repeats: int = 10,
-    fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
-    group: str = "patient_id",
-    stratify: str | None = "label",
+    table, n_repeats=10, fractions=FRACTIONS, seed=0, group="patient_id", stratify="label"
 ) -> list[Split]:
     """Return random splits in which no group stands on two sides.
 
@@ -133,9 +125,7 @@ def grouped_splits(
     checks.columns(table, [group] if stratify is None else [group, stratify])
     shares = np.asarray(fractions, dtype=float)
     if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
-        raise InputError(
-            f"fractions must be three shares above 0 that make 1 together, not {fractions!r}"
-        )
+        raise InputError(f"fractions must be three shares above 0 that sum to 1, not {fractions}")
     codes = checks.groups(table[group], table, f"column {group!r}")
     classes = np.zeros(len(table), dtype=int)
     if stratify is not None:
@@ -143,11 +133,8 @@ def grouped_splits(
     counts = pd.crosstab(codes, classes).to_numpy()
     holders = (counts > 0).sum(axis=0).tolist()
     if not holders or min(holders) < 3:
-        raise InputError(
-            f"three sides need at least 3 groups of every class; column {group!r} has {holders}"
-        )
-    rng = np.random.default_rng(seed)
-    splits = []
+        raise InputError(f"three sides need at least 3 groups of every class, not {holders}")
+    rng, splits = np.random.default_rng(seed), []
     for _ in range(n_repeats):
         side = _assign(counts, shares, rng)[codes]
         splits.append(Split(*(np.flatnonzero(side == i) for i in range(3))))
@@ -177,10 +164,7 @@ def _assign(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) ->
             have[side[one]] += counts[one]
         if (have > 0).all():
             return side
-    raise InputError(
-        "no split was found in which every side holds every class; there are too few groups of "
-        "one class, or one group holds most of it"
-    )
+    raise InputError("no split holds every class on every side: too few or too large groups")
 
 
 def leakage_report(table: pd.DataFrame, split: Split) -> pd.DataFrame:
@@ -224,18 +208,10 @@ def leakage_report(table: pd.DataFrame, split: Split) -> pd.DataFrame:
             labelled = known.dropna().groupby("group")["label"].agg(["min", "max"])
             copied = met.join(labelled, on="group").dropna()
             right = (copied["min"] == copied["label"]) & (copied["max"] == copied["label"])
-            rows.append(
-                {
-                    "level": level,
-                    "first": first,
-                    "second": second,
-                    "groups": met["group"].nunique(),
-                    "lesions": len(met),
-                    "share": len(met) / len(sides[second]) if len(sides[second]) else np.nan,
-                    "same_label": right.mean(),
-                }
-            )
-    return pd.DataFrame(rows)
+            share = len(met) / len(sides[second]) if len(sides[second]) else np.nan
+            counts = met["group"].nunique(), len(met), share, right.mean()
+            rows.append((level, first, second, *counts))
+    return pd.DataFrame(rows, columns="level first second groups lesions share same_label".split())
 
 
 def assert_disjoint(table: pd.DataFrame, split: Split, *, group: str = "patient_id") -> None:
@@ -275,11 +251,8 @@ def assert_disjoint(table: pd.DataFrame, split: Split, *, group: str = "patient_
 def _classes(labels, name: str) -> np.ndarray:
     """Return labels as codes 0, 1, ...; at least two classes, none missing."""
     codes, found = pd.factorize(pd.Series(labels), sort=True)
-    if (codes < 0).any():
-        raise InputError(
-            f"{name}: {(codes < 0).sum()} of {len(codes)} labels are missing; leave those rows out "
-            "first: table[table['label'].notna()]"
-        )
+    if missing := (codes < 0).sum():
+        raise InputError(f"{name}: {missing} of {len(codes)} labels are missing: leave them out")
     if len(found) < 2:
         raise InputError(f"{name}: one class only ({list(found)}); stratifying needs two")
     return codes
@@ -291,8 +264,5 @@ def _sides(table: pd.DataFrame, split: Split) -> dict[str, np.ndarray]:
     for name, positions in sides.items():
         whole = positions.ndim == 1 and (positions.dtype.kind in "iu" or not positions.size)
         if not whole or not np.isin(positions, np.arange(len(table))).all():
-            raise InputError(
-                f"{name}: positions must be whole numbers from 0 to {len(table) - 1}, the rows of "
-                "this table; was the split made for another one?"
-            )
+            raise InputError(f"{name}: positions must be whole numbers from 0 to {len(table) - 1}")
     return {name: positions.astype(int) for name, positions in sides.items()}

@@ -23,7 +23,8 @@ def listing(
     if table.empty:
         print(f"no results in {kept.folder()}; chapters and `tumorbench book` make them")
         return
-    print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
+    shown = table.rename(columns={"mean": "auc"})
+    print(shown.to_string(index=False, float_format="%.3f", na_rep="-"))
     print(f"{len(table)} results in {kept.folder()}; intervals: 95%, corrected for overlap")
 
 
@@ -92,7 +93,7 @@ def export(
     kept, splits = {}, {"careful": "grouped", "published": "reference"}
     for meta, result in results.noted(edition=edition, model=model):
         own = meta["splits"] == splits.get(meta["protocol"]) and meta["probe"] in ("knn", "linear")
-        if own and result.metric == "auc":
+        if own:
             kept[tuple(meta[name] for name in submissions.KEYS)] = result
     body = submissions.submission(about, kept, by=by, edition=edition)
     with file.open("x", encoding="utf-8") as stream:  # results are never overwritten

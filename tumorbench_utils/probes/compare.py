@@ -13,7 +13,6 @@ from tumorbench_utils.probes.ensembles import inner_folds
 from tumorbench_utils.probes.inputs import check_splits, probe_input, rows_to_fit
 from tumorbench_utils.probes.result import ProbeResult, collect, resampled
 from tumorbench_utils.probes.run import fitter
-from tumorbench_utils.settings import unknown
 
 
 def compare(
@@ -24,7 +23,7 @@ def compare(
     Parameters
     ----------
     results : dict of str to ProbeResult
-        All on the same labels and splits, with ``metric="auc"``.
+        All on the same labels and splits.
     reference : str
         Key of the result that the others are compared with.
     n, seed : int
@@ -51,40 +50,34 @@ def compare(
     KeyError
         If the reference is not among the results.
     InputError
-        If the results were tested on different lesions, or hold another metric.
+        If the results were tested on different lesions.
     """
-    if reference not in results:
-        raise KeyError(unknown("result", reference, results))
-    if {result.metric for result in results.values()} != {"auc"}:
-        raise checks.InputError("results are compared by the AUC, and one holds another metric")
-    means = resampled(list(results.values()), n, seed)
-    base, base_means = results[reference], means[:, list(results).index(reference)]
-    pooled, rows = base.pooled(), {}
-    for (name, result), drawn in zip(results.items(), means.T, strict=True):
-        row = {"auc": result.mean}
-        row["low"], row["high"] = stats.percentile_interval(drawn)
+    base, rows = results[reference], []
+    means = dict(zip(results, resampled(list(results.values()), n, seed).T, strict=True))
+    pooled = base.pooled()
+    for name, result in results.items():
+        row = [result.mean, *stats.percentile_interval(means[name])]
         if name != reference:
-            row["difference"] = result.mean - base.mean
-            ends = stats.percentile_interval(drawn - base_means)
-            row["difference_low"], row["difference_high"] = ends
+            ends = stats.percentile_interval(means[name] - means[reference])
             scores = result.pooled()["score"], pooled["score"]
-            row["p"] = stats.delong_test(pooled["y"], *scores, groups=pooled["group"])[2]
-            row["p_refit"] = _refit_p(result, base)
-        rows[name] = row
+            p = stats.delong_test(pooled["y"], *scores, groups=pooled["group"])[2]
+            row += [result.mean - base.mean, *ends, p, np.nan, _refit_p(result, base)]
+        rows.append(row)
     columns = "auc low high difference difference_low difference_high p p_holm p_refit".split()
-    table = pd.DataFrame.from_dict(rows, "index").reindex(columns=columns).rename_axis("name")
+    index = pd.Index(results, name="name")
+    table = pd.DataFrame(rows, index).reindex(columns=range(9)).set_axis(columns, axis=1)
     if len(table) > 1:
         table["p_holm"] = stats.holm(table["p"].drop(reference))
     return table
 
 
 def _refit_p(result: ProbeResult, reference: ProbeResult) -> float:
-    difference = result.scores - reference.scores
+    difference, sizes = result.scores - reference.scores, (result.n_train, result.n_test)
     if len(difference) < 2 or np.ptp(difference) == 0:
         # Differences that never vary: equal scores, or too few splits to say anything.
         return np.nan if len(difference) < 2 or difference.any() else 1.0
-    sizes = len(difference), result.n_train, result.n_test
-    return float(stats.corrected_p(difference.mean(), difference.std(ddof=1), *sizes, null=0.0))
+    moments = difference.mean(), difference.std(ddof=1)
+    return float(stats.corrected_p(*moments, len(difference), *sizes, null=0.0))
 
 
 def design(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -157,9 +150,8 @@ def added_value(X, covariates, y, splits, *, groups=None) -> dict[str, ProbeResu
     outcomes = {name: [] for name in columns}
     for split in data.splits:
         rows = rows_to_fit(split)
-        probe = linear.LinearProbe(C=linear.choose_penalty(data.X, data.y, split), scale=True)
-        folds = inner_folds(data, rows)
-        fitted = data.X[rows], data.y[rows]
+        fitted, folds = (data.X[rows], data.y[rows]), inner_folds(data, rows)
+        probe = linear.LinearProbe(C=linear.choose_penalty(data, split), scale=True)
         own = cross_val_predict(probe, *fitted, cv=folds, method="decision_function")
         unseen = probe.fit(*fitted).decision_function(data.X[split.test])
         train, test = np.c_[known[rows], own], np.c_[known[split.test], unseen]
@@ -167,7 +159,7 @@ def added_value(X, covariates, y, splits, *, groups=None) -> dict[str, ProbeResu
             model = make_pipeline(StandardScaler(), LogisticRegression())
             scores = model.fit(train[part], fitted[1]).predict_proba(test[part])[:, 1]
             outcomes[name].append((None, scores))
-    return {n: collect(data, o, f"logistic on {n}", "careful") for n, o in outcomes.items()}
+    return {name: collect(data, found, "careful") for name, found in outcomes.items()}
 
 
 def permuted(y: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
@@ -184,11 +176,9 @@ def permuted(y: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator)
     """
     if groups is None:
         return rng.permutation(y)
-    order = np.argsort(groups, kind="stable")
-    sizes = np.bincount(groups)
-    starts = np.cumsum(sizes) - sizes
-    moved = np.empty_like(y)
-    for size in np.unique(sizes[sizes > 0]):
+    order, sizes = np.argsort(groups, kind="stable"), np.bincount(groups)
+    starts, moved = np.cumsum(sizes) - sizes, np.empty_like(y)
+    for size in np.unique(sizes):
         rows = order[starts[sizes == size][:, None] + np.arange(size)]
         moved[rows] = y[rng.permutation(rows)]
     return moved
@@ -223,12 +213,10 @@ def permutation_null(
     sklearn.model_selection.permutation_test_score : permutes within groups, and keeps the splits.
     """
     data = probe_input(X, y, make_splits(checks.labels(y)), groups)
-    fit = fitter(data.X, probe, protocol)
-    rng = np.random.default_rng(seed)
-    means = np.empty(n)
-    for i in range(n):
+    fit, rng, means = fitter(probe, protocol), np.random.default_rng(seed), []
+    for _ in range(n):
         labels = permuted(data.y, data.groups, rng)
         made = data._replace(y=labels, splits=check_splits(make_splits(labels), labels))
-        outcomes = [fit(labels, split) for split in made.splits]
-        means[i] = collect(made, outcomes, probe, protocol).mean
-    return means
+        outcomes = [fit(made, split, protocol) for split in made.splits]
+        means.append(collect(made, outcomes, protocol).mean)
+    return np.array(means)

@@ -9,8 +9,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from tumorbench_utils import checks, stats
+from tumorbench_utils.probes import knn
 from tumorbench_utils.probes.inputs import PROTOCOLS, probe_input, rows_to_fit
-from tumorbench_utils.probes.knn import Neighbours
 from tumorbench_utils.probes.result import ProbeResult, collect
 
 #: Neighbours of a vote, and of the sets whose overlap weights it.
@@ -74,11 +74,10 @@ def ensemble(
     checks.one_of(protocol, "protocol", PROTOCOLS)
     if len(dict_of_X) < 2:
         raise checks.InputError("an ensemble needs the features of at least two models")
-    splits, models = list(splits), {}
-    for name, X in dict_of_X.items():
-        data = probe_input(X, y, splits, groups, f"X of {name}")
-        models[name] = Neighbours(data.X, protocol)
-    return collect(data, methods[method](models, data, protocol), f"{method} ensemble", protocol)
+    splits, fit = list(splits), methods[method]
+    models = {n: probe_input(X, y, splits, groups, f"X of {n}") for n, X in dict_of_X.items()}
+    data = next(iter(models.values()))
+    return collect(data, (fit(models, split, protocol) for split in data.splits), protocol)
 
 
 def alignment_weights(features: list[np.ndarray], k: int = ALIGNMENT_K) -> np.ndarray:
@@ -107,30 +106,24 @@ def alignment_weights(features: list[np.ndarray], k: int = ALIGNMENT_K) -> np.nd
     return overlap / overlap.sum() if overlap.any() else np.full(len(features), 1 / len(features))
 
 
-def _alignment(models, data, protocol: str) -> list:
-    outcomes, weights = [], alignment_weights([model.X for model in models.values()])
-    for split in data.splits:
-        rows = rows_to_fit(split, protocol)
-        if protocol == "careful":
-            scaled = [StandardScaler().fit_transform(model.X[rows]) for model in models.values()]
-            weights = alignment_weights(scaled)
-        votes = _shares(models, data.y, rows, split.test, ALIGNMENT_K)[:, :, -1]
-        chosen = dict(zip(models, weights.tolist(), strict=True))
-        outcomes.append((chosen, np.average(votes, axis=1, weights=weights)))
-    return outcomes
+def _alignment(models, split, protocol: str) -> tuple:
+    rows, features = rows_to_fit(split, protocol), [data.X for data in models.values()]
+    if protocol == "careful":
+        features = [StandardScaler().fit_transform(X[rows]) for X in features]
+    weights = alignment_weights(features)
+    votes = _shares(models, protocol, rows, split.test, ALIGNMENT_K)[:, :, -1]
+    chosen = dict(zip(models, weights.tolist(), strict=True))
+    return chosen, np.average(votes, axis=1, weights=weights)
 
 
-def _best(models, data, protocol: str) -> list:
-    outcomes = []
-    for split in data.splits:
-        inner = {name: model.choose(data.y, split)[1] for name, model in models.items()}
-        name = max(inner, key=inner.get)
-        k, scores = models[name].fit(data.y, split)
-        outcomes.append(({"model": name, "k": k, "inner_auc": inner[name]}, scores))
-    return outcomes
+def _best(models, split, protocol: str) -> tuple:
+    inner = {name: knn.choose_k(data, split, protocol)[1] for name, data in models.items()}
+    name = max(inner, key=inner.get)
+    k, scores = knn.fit_knn(models[name], split, protocol)
+    return {"model": name, "k": k, "inner_auc": inner[name]}, scores
 
 
-def _stacking(models, data, protocol: str) -> list:
+def _stacking(models, split, protocol: str) -> tuple:
     """Fit a regression on the shares of the models, and choose its settings.
 
     As published it is fitted and chosen on the same validation rows. The careful one is fitted out
@@ -138,46 +131,44 @@ def _stacking(models, data, protocol: str) -> list:
     not do: the shares of one fold hold the labels of the others, and a regression finds that on
     pure noise.
     """
-    careful = protocol == "careful"
+    careful, y = protocol == "careful", next(iter(models.values())).y
     options = {} if careful else {"class_weight": "balanced", "max_iter": 1000}
-    y, outcomes = data.y, []
 
     def regression(shares, rows, k, C):
         return LogisticRegression(C=C, **options).fit(shares[:, :, k - 1], y[rows])
 
-    for split in data.splits:
-        rows = split.train if careful else split.val
-        folded = _out_of_fold(models, data, rows) if careful else None
-        k_max = folded.shape[2] if careful else STACKING_GRID[-1][0]
-        val = _shares(models, y, split.train, split.val, k_max)
-        inside, trials = folded if careful else val, []
-        for k, C in STACKING_GRID:
-            if k <= k_max:
-                guess = regression(inside, rows, k, C).predict_proba(val[:, :, k - 1])[:, 1]
-                trials.append({"k": k, "C": C, "inner_auc": stats.auc(y[split.val], guess)})
-        chosen = max(trials, key=lambda trial: trial["inner_auc"])
-        voters = rows_to_fit(split, protocol)
-        if careful:
-            rows, inside = voters, _out_of_fold(models, data, voters)
-        test = _shares(models, y, voters, split.test, chosen["k"])[:, :, -1]
-        model = regression(inside, rows, chosen["k"], chosen["C"])
-        outcomes.append((chosen, model.predict_proba(test)[:, 1]))
-    return outcomes
+    rows, voters, trials = split.val, rows_to_fit(split, protocol), []
+    if careful:
+        rows, inside = split.train, _out_of_fold(models, split.train)
+    k_max = inside.shape[2] if careful else STACKING_GRID[-1][0]
+    val = _shares(models, protocol, split.train, split.val, k_max)
+    inside = inside if careful else val
+    for k, C in STACKING_GRID:
+        if k <= k_max:
+            guess = regression(inside, rows, k, C).predict_proba(val[:, :, k - 1])[:, 1]
+            trials.append({"k": k, "C": C, "inner_auc": stats.auc(y[split.val], guess)})
+    chosen = max(trials, key=lambda trial: trial["inner_auc"])
+    if careful:
+        rows, inside = voters, _out_of_fold(models, voters)
+    test = _shares(models, protocol, voters, split.test, chosen["k"])[:, :, -1]
+    model = regression(inside, rows, chosen["k"], chosen["C"])
+    return chosen, model.predict_proba(test)[:, 1]
 
 
-def _shares(models, y, train, queries, k_max: int) -> np.ndarray:
+def _shares(models, protocol: str, train, queries, k_max: int) -> np.ndarray:
     """Return the shares of all models, shape (queries, models, k)."""
-    return np.stack([model.shares(y, train, queries, k_max) for model in models.values()], axis=1)
+    each = [knn.shares(data, protocol, train, queries, k_max) for data in models.values()]
+    return np.stack(each, axis=1)
 
 
-def _out_of_fold(models, data, rows) -> np.ndarray:
+def _out_of_fold(models, rows) -> np.ndarray:
     """Return shares of `rows` from folds without them, shape (rows, models, k)."""
-    folds = inner_folds(data, rows)
-    smallest = min(len(inside) for inside, _ in folds)
+    folds = inner_folds(next(iter(models.values())), rows)
     (fewest, _), (most, _) = STACKING_GRID[0], STACKING_GRID[-1]
-    shares = np.empty((len(rows), len(models), max(fewest, min(most, smallest))))
+    k_max = max(fewest, min(most, *(len(inside) for inside, _ in folds)))
+    shares = np.empty((len(rows), len(models), k_max))
     for inside, outside in folds:
-        shares[outside] = _shares(models, data.y, rows[inside], rows[outside], shares.shape[2])
+        shares[outside] = _shares(models, "careful", rows[inside], rows[outside], k_max)
     return shares
 
 

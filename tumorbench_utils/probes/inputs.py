@@ -68,9 +68,8 @@ def probe_input(X, y, splits, groups=None, name: str = "X") -> ProbeInput:
     # Squares of 32-bit numbers leave their range at 1e19, and a constant column of 1e30 drowns the
     # others in the rounding error of its own mean.
     largest = np.maximum(-low, high)
-    if not 1e-15 < largest.max() < 1e15:
-        where = f"{name} runs to {largest.max():.0e} (column {largest.argmax()})"
-        raise checks.InputError(f"{where}: scale it; squares of such numbers are lost to rounding")
+    if not 1e-15 < (most := largest.max()) < 1e15:
+        raise checks.InputError(f"{name} runs to {most:.0e} (column {largest.argmax()}): scale it")
     array = np.ascontiguousarray(joined if joined.dtype == np.float32 else array)
     return ProbeInput(array, labels, codes, index, check_splits(splits, labels))
 
@@ -90,8 +89,7 @@ def check_splits(splits, y: np.ndarray) -> list:
         rows = np.concatenate(split)
         # Negative positions would count from the end, and truth values as rows 0 and 1.
         if rows.dtype.kind not in "iu" or rows.min() < 0 or len(np.unique(rows)) < len(rows):
-            wanted = "must hold positions from 0 on, and no lesion in two parts"
-            raise checks.InputError(f"split {number} {wanted}")
+            raise checks.InputError(f"split {number}: positions from 0, no lesion in two parts")
         for name, part in split._asdict().items():
             checks.labels(y[part], f"split {number}, {name}: y")
     return splits
@@ -115,8 +113,7 @@ class BinaryProbe(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) != 2:
-            known = "Only binary classification is supported, neither one class nor more than two"
-            raise checks.InputError(f"{known}; there are {len(self.classes_)}")
+            raise checks.InputError("Only binary classification is supported, not one class")
         return X, codes
 
     def _queries(self, X) -> np.ndarray:

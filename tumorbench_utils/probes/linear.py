@@ -24,9 +24,8 @@ class _Coordinates:
 
     def __init__(self, X: np.ndarray):
         self.scaler = StandardScaler().fit(X.astype(np.float64))
-        self.rows = scaled = self._scaled(X)
+        self.train = self.rows = scaled = self._scaled(X)
         self.wide = X.shape[1] > len(X)
-        self.train = scaled
         if self.wide:
             values, vectors = np.linalg.eigh(scaled @ scaled.T)
             kept = values > values.max() * len(X) * np.finfo(float).eps
@@ -92,19 +91,19 @@ class LinearProbe(BinaryProbe):
         self.n_iter_ = int(self._model.n_iter_[0])
         return self
 
-    def _rows(self, X) -> np.ndarray:
+    def _given(self, X) -> np.ndarray:
         X = self._queries(X)
         return self._coordinates(X) if self.scale else X
 
     def decision_function(self, X) -> np.ndarray:
         """Return the log-odds of the second class, shape (n,)."""
-        rows = self._rows(X)
-        return self._model.decision_function(rows)
+        X = self._given(X)
+        return self._model.decision_function(X)
 
     def predict_proba(self, X) -> np.ndarray:
         """Return the probabilities of both classes, shape (n, 2)."""
-        rows = self._rows(X)
-        return self._model.predict_proba(rows)
+        X = self._given(X)
+        return self._model.predict_proba(X)
 
 
 def _logistic(X, y, C: float) -> LogisticRegression:
@@ -133,21 +132,22 @@ def scores_per_penalty(X_train, y_train, X) -> np.ndarray:
     return np.column_stack([model.decision_function(rows) for model in models])
 
 
-def choose_penalty(X: np.ndarray, y: np.ndarray, split) -> float:
+def choose_penalty(data, split) -> float:
     """Return the penalty with the smallest validation log loss; the strongest of equals.
 
     The AUC would do as well for ranking lesions, but it does not see that a strong penalty shrinks
     every probability towards the class share.
     """
+    X, y = data.X, data.y
     inside = scores_per_penalty(X[split.train], y[split.train], X[split.val])
     wrong_way = np.where(y[split.val][:, None] == 1, -inside, inside)
     loss = np.logaddexp(0, wrong_way).mean(axis=0)
     return C_GRID[int(np.argmax(loss <= loss.min() + 1e-12))]
 
 
-def fit_linear(X: np.ndarray, protocol: str, y: np.ndarray, split) -> tuple[float, np.ndarray]:
-    """Return the penalty and the probabilities of the test rows under a protocol."""
-    options = {} if protocol == "published" else {"C": choose_penalty(X, y, split), "scale": True}
+def fit_linear(data, split, protocol: str) -> tuple[float, np.ndarray]:
+    """Return the penalty and the probabilities of the test rows of a split under a protocol."""
+    options = {} if protocol == "published" else {"C": choose_penalty(data, split), "scale": True}
     rows = rows_to_fit(split, protocol)
-    probe = LinearProbe(**options).fit(X[rows], y[rows])
-    return probe.C, probe.predict_proba(X[split.test])[:, 1]
+    probe = LinearProbe(**options).fit(data.X[rows], data.y[rows])
+    return probe.C, probe.predict_proba(data.X[split.test])[:, 1]

@@ -1,6 +1,7 @@
 """What a probe found: one score per split, the predictions behind it, and its intervals."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,6 @@ from tumorbench_utils import checks, stats
 from tumorbench_utils.probes.inputs import ProbeInput, rows_to_fit
 from tumorbench_utils.stats import repeated, roc
 
-#: How an interval may be computed, see :meth:`ProbeResult.interval`.
-INTERVALS = ("corrected", "published", "bootstrap")
-
-
-#: Scores of one split from its predictions. Higher is better, except for the Brier score.
-METRICS = {
-    "auc": lambda p: stats.auc(p["y"], p["score"]),
-    "average_precision": lambda p: skm.average_precision_score(p["y"], p["score"]),
-    "balanced_accuracy": lambda p: skm.balanced_accuracy_score(p["y"], p["score"] > p["threshold"]),
-    "brier": lambda p: skm.brier_score_loss(p["y"], p["score"]),
-}
-
-#: Those that ask for probabilities; missing where a score is none.
-_OF_PROBABILITIES = ("balanced_accuracy", "brier")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ProbeResult:
@@ -34,7 +20,7 @@ class ProbeResult:
     Attributes
     ----------
     scores : ndarray, shape (n_splits,)
-        Score per split on its test rows.
+        AUC per split on its test rows.
     chosen : list, length n_splits
         What was chosen inside each split: neighbours, penalty ``C``, or a dict; None if nothing.
     predictions : DataFrame
@@ -44,7 +30,6 @@ class ProbeResult:
         on: balanced accuracy asks whether the score lies above it).
     n_train, n_test : int
         Rows that a split fitted on and tested on, mean over the splits.
-    metric, probe, protocol : str
     """
 
     scores: np.ndarray
@@ -52,9 +37,6 @@ class ProbeResult:
     predictions: pd.DataFrame
     n_train: int
     n_test: int
-    metric: str
-    probe: str
-    protocol: str
 
     @property
     def mean(self) -> float:
@@ -71,9 +53,9 @@ class ProbeResult:
         method : {"corrected", "published", "bootstrap"}
             ``corrected``: Student's t with the variance of Nadeau and Bengio, which allows for the
             overlap of the splits; it is about the probe, fitted on any patients. ``bootstrap``:
-            percentiles over resampled patients (lesions, if no patients were given), only for the
-            AUC; it is about these fits on new patients and leaves out what varies with the training
-            rows. ``published``: mean ± 1.96 sd / sqrt(n), as the reference printed it; any other
+            percentiles over resampled patients (lesions, if no patients were given); it is about
+            these fits on new patients and leaves out what varies with the training rows.
+            ``published``: mean ± 1.96 sd / sqrt(n), as the reference printed it; any other
             level than 0.95 is refused.
         level : float
         n, seed : int
@@ -83,9 +65,7 @@ class ProbeResult:
         -------
         low, high : float
         """
-        checks.one_of(method, "method of interval", INTERVALS)
-        if method == "bootstrap" and self.metric != "auc":
-            raise checks.InputError(f"the bootstrap is there for the AUC, not for {self.metric!r}")
+        checks.one_of(method, "method of interval", ("corrected", "published", "bootstrap"))
         if method == "published" and level != 0.95:
             raise checks.InputError("the published interval is defined for a level of 0.95 only")
         if method == "corrected":
@@ -99,14 +79,20 @@ class ProbeResult:
         return stats.Estimate(self.mean, *self.interval(method), method)
 
     def metrics(self) -> pd.DataFrame:
-        """Return every score of :data:`METRICS` per split, with ``split`` as index.
+        """Return AUC, average precision, balanced accuracy and Brier score, indexed by ``split``.
 
         Balanced accuracy and Brier score are missing where scores are no probabilities.
         """
-        parts = self.predictions.groupby("split")
-        return pd.DataFrame(
-            {name: {number: score(name, part) for number, part in parts} for name in METRICS}
-        ).rename_axis("split")
+        rows = {}
+        for number, part in self.predictions.groupby("split"):
+            y, score = part["y"], part["score"]
+            row = rows[number] = [stats.auc(y, score), skm.average_precision_score(y, score)]
+            if score.between(0, 1).all():
+                row.append(skm.balanced_accuracy_score(y, score > part["threshold"]))
+                row.append(skm.brier_score_loss(y, score))
+        columns = ["auc", "average_precision", "balanced_accuracy", "brier"]
+        found = pd.DataFrame.from_dict(rows, "index").reindex(columns=range(4))
+        return found.set_axis(columns, axis=1).rename_axis("split").astype(float)
 
     def pooled(self) -> pd.DataFrame:
         """Return one row per lesion that was ever tested, its score averaged over the splits.
@@ -118,44 +104,30 @@ class ProbeResult:
         return by_lesion.agg(y=("y", "first"), score=("score", "mean"), group=("group", "first"))
 
 
-def score(metric: str, part: pd.DataFrame) -> float:
-    """Score the predictions of one split; NaN where the metric needs probabilities."""
-    if metric in _OF_PROBABILITIES and not part["score"].between(0, 1).all():
-        return float("nan")
-    return float(METRICS[metric](part))
-
-
-def collect(data: ProbeInput, outcomes: list, probe: str, protocol: str, metric="auc"):
+def collect(data: ProbeInput, outcomes: Iterable, protocol: str) -> ProbeResult:
     """Put what was chosen and predicted in every split into one result.
 
     Parameters
     ----------
     data : ProbeInput
-    outcomes : list of (chosen, ndarray)
+    outcomes : iterable of (chosen, ndarray)
         Per split; the array scores its test rows.
-    probe, protocol : str
-        What the result is called. Under ``"published"`` the rows that were fitted on are those of
-        training, otherwise those of training and validation.
-    metric : str
-        One of :data:`METRICS`.
-
-    Returns
-    -------
-    ProbeResult
+    protocol : str
+        Under ``"published"`` the rows that were fitted on are those of training, otherwise those
+        of training and validation.
     """
-    checks.one_of(metric, "metric", METRICS)
     groups = np.arange(len(data.y)) if data.groups is None else data.groups
-    frames, sizes = [], []
-    for number, (split, (_, scores)) in enumerate(zip(data.splits, outcomes, strict=True)):
-        rows, test = rows_to_fit(split, protocol), split.test
-        sizes.append((len(rows), len(test)))
+    chosen, scored = zip(*outcomes, strict=True)
+    fitted, frames = [rows_to_fit(split, protocol) for split in data.splits], []
+    for number, (rows, scores) in enumerate(zip(fitted, scored, strict=True)):
+        test = data.splits[number].test
         facts = {"split": number, "lesion_id": data.index[test], "position": test}
         facts |= {"group": groups[test], "y": data.y[test], "score": scores}
         frames.append(pd.DataFrame({**facts, "threshold": data.y[rows].mean()}))
-    scores = np.array([score(metric, frame) for frame in frames])
-    chosen, predictions = [c for c, _ in outcomes], pd.concat(frames, ignore_index=True)
-    n_train, n_test = (round(size) for size in np.mean(sizes, axis=0))
-    return ProbeResult(scores, chosen, predictions, n_train, n_test, metric, probe, protocol)
+    scores = np.array([stats.auc(frame["y"], frame["score"]) for frame in frames])
+    n_train, n_test = (round(np.mean([len(r) for r in part])) for part in (fitted, frames))
+    predictions = pd.concat(frames, ignore_index=True)
+    return ProbeResult(scores, list(chosen), predictions, n_train, n_test)
 
 
 def resampled(results: list[ProbeResult], n: int, seed: int) -> np.ndarray:

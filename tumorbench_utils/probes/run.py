@@ -19,7 +19,6 @@ Which splits are used is the caller's choice: ``splits.reference_splits`` for th
 protocol, ``splits.grouped_splits`` for the careful one.
 """
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -27,14 +26,12 @@ import pandas as pd
 
 from tumorbench_utils import checks
 from tumorbench_utils.probes import knn, linear
-from tumorbench_utils.probes.inputs import PROTOCOLS, ProbeInput, check_splits, probe_input
+from tumorbench_utils.probes.inputs import PROTOCOLS, probe_input
 from tumorbench_utils.probes.result import ProbeResult, collect
 from tumorbench_utils.splits import Split
 
 
-def run_probe(
-    X, y, splits, probe="knn", *, protocol="careful", groups=None, metric="auc"
-) -> ProbeResult:
+def run_probe(X, y, splits, probe="knn", *, protocol="careful", groups=None) -> ProbeResult:
     """Fit and score a probe on every split.
 
     Parameters
@@ -50,8 +47,6 @@ def run_probe(
         See the table at the top of the module.
     groups : Series or array, shape (n,), optional
         Patient of each lesion, for the bootstrap. Without them lesions count as independent.
-    metric : {"auc", "average_precision", "balanced_accuracy", "brier"}
-        What ``.scores`` holds. Nothing that is chosen inside a split depends on it.
 
     Returns
     -------
@@ -73,22 +68,18 @@ def run_probe(
     .. [1] Pai S, et al. Foundation model embeddings for quantitative tumor imaging biomarkers.
        2025.
     """
-    data = probe_input(X, y, splits, groups)
-    fit = fitter(data.X, probe, protocol)
-    outcomes = [fit(data.y, split) for split in data.splits]
-    return collect(data, outcomes, probe, protocol, metric)
+    data, fit = probe_input(X, y, splits, groups), fitter(probe, protocol)
+    return collect(data, (fit(data, split, protocol) for split in data.splits), protocol)
 
 
-def fitter(X: np.ndarray, probe: str, protocol: str) -> Callable:
-    """Return the function (labels, split) -> (chosen, scores of the test rows) of a probe."""
-    checks.one_of(probe, "probe", ("knn", "linear"))
+def fitter(probe: str, protocol: str) -> Callable:
+    """Return the function (data, split, protocol) -> (chosen, scores of the test rows)."""
+    probes = {"knn": knn.fit_knn, "linear": linear.fit_linear}
     checks.one_of(protocol, "protocol", PROTOCOLS)
-    if probe == "knn":
-        return knn.Neighbours(X, protocol).fit
-    return functools.partial(linear.fit_linear, X, protocol)
+    return probes[checks.one_of(probe, "probe", probes)]
 
 
-def run_score(score, y, splits, *, groups=None, metric="auc", name="score") -> ProbeResult:
+def run_score(score, y, splits, *, groups=None) -> ProbeResult:
     """Score a ready number per lesion, such as its size, on the test rows of the same splits.
 
     Nothing is fitted. Lesions without the number are refused; see
@@ -98,18 +89,13 @@ def run_score(score, y, splits, *, groups=None, metric="auc", name="score") -> P
     ----------
     score : Series or array, shape (n,)
         Higher means label 1.
-    y, splits, groups, metric
+    y, splits, groups
         As for :func:`run_probe`.
-    name : str
-        Goes into ``ProbeResult.probe``.
     """
-    labels = checks.labels(y)
-    values = checks.numbers(checks.aligned(y, score, name, strict=True), name)
-    index = y.index if isinstance(y, pd.Series) else pd.RangeIndex(len(labels))
-    codes = checks.groups(groups, y, strict=True)
-    data = ProbeInput(values[:, None], labels, codes, index, check_splits(splits, labels))
-    outcomes = [(None, values[split.test]) for split in data.splits]
-    return collect(data, outcomes, name, "unfitted", metric)
+    X = score.to_frame() if isinstance(score, pd.Series) else np.asarray(score)[:, None]
+    data = probe_input(X, y, splits, groups, "score")
+    values = data.X[:, 0].astype(float)
+    return collect(data, ((None, values[split.test]) for split in data.splits), "careful")
 
 
 def few_shot(X, y, splits, shots=(1, 5, 10), seed=0, *, groups=None) -> dict[int, ProbeResult]:
@@ -140,7 +126,6 @@ def few_shot(X, y, splits, shots=(1, 5, 10), seed=0, *, groups=None) -> dict[int
         As :func:`run_probe`; also if a class has fewer training rows than `shots`.
     """
     data = probe_input(X, y, splits, groups)
-    neighbours = knn.Neighbours(data.X, "published")
     results = {}
     for count in shots:
         outcomes = []
@@ -149,6 +134,6 @@ def few_shot(X, y, splits, shots=(1, 5, 10), seed=0, *, groups=None) -> dict[int
             pools = [split.train[data.y[split.train] == label] for label in (0, 1)]
             drawn = np.concatenate([rng.choice(pool, count, replace=False) for pool in pools])
             few = Split(drawn, split.val, split.test)
-            outcomes.append(neighbours.fit(data.y, few, min(knn.K_MAX, len(drawn))))
-        results[count] = collect(data, outcomes, f"{count}-shot knn", "published")
+            outcomes.append(knn.fit_knn(data, few, "published", min(knn.K_MAX, len(drawn))))
+        results[count] = collect(data, outcomes, "published")
     return results

@@ -71,11 +71,8 @@ def holm(p_values):
 def _table(performance: pd.DataFrame) -> np.ndarray:
     """Return the numbers of a table of cohorts x models, two of each and each once."""
     values = checks.numbers(performance, "performance", ndim=2)
-    names = performance.index, performance.columns
-    if min(values.shape) < 2 or not all(axis.is_unique for axis in names):
-        raise checks.InputError(
-            f"ranks need two cohorts and two models, each once, not {list(map(list, names))}"
-        )
+    if min(values.shape) < 2 or not all(axis.is_unique for axis in performance.axes):
+        raise checks.InputError("ranks need two cohorts and two models, each once")
     return values
 
 

@@ -43,10 +43,7 @@ def corrected_error(sd, n_splits: int, n_train: int, n_test: int):
     .. [1] Nadeau C, Bengio Y. Inference for the generalization error. Mach Learn 2003;52:239-281.
     """
     if not (n_splits > 1 and n_train > 0 and n_test > 0):
-        raise checks.InputError(
-            f"an interval over splits needs two of them, and numbers above 0 of cases to train and "
-            f"test on, not {n_splits} splits of {n_train} and {n_test}"
-        )
+        raise checks.InputError("two splits are needed, and numbers above 0 of cases on both sides")
     return np.asarray(sd) * np.sqrt(1 / n_splits + n_test / n_train)
 
 

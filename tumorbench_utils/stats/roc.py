@@ -12,10 +12,7 @@ from tumorbench_utils.stats.estimate import Estimate
 def _checked(y, scores: dict, groups=None) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """Return labels, scores in their order, and groups as numbers from 0."""
     labels = checks.labels(y)
-    arrays = [
-        checks.numbers(checks.aligned(y, score, name), name, n=len(labels))
-        for name, score in scores.items()
-    ]
+    arrays = [checks.numbers(checks.aligned(y, s, name), name) for name, s in scores.items()]
     codes = checks.groups(groups, y)
     if codes.max() == 0:
         raise checks.InputError("all rows are of one group; at least two are needed")
@@ -42,10 +39,21 @@ def auc(y, score) -> float:
     sklearn.metrics.roc_auc_score : the same number, without the join by index.
     """
     labels, (score,), _ = _checked(y, {"score": score})
-    positives = int(labels.sum())
-    rank_sum = sps.rankdata(score)[labels == 1].sum()
-    u = rank_sum - positives * (positives + 1) / 2
-    return float(u / (positives * (len(labels) - positives)))
+    return float(auc_per_column(score, labels))
+
+
+def auc_per_column(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the AUC of every column of scores, ties counted half.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (n, m)
+    y : ndarray of 0 and 1, shape (n,)
+        Both classes are there.
+    """
+    positives = int(y.sum())
+    u = sps.rankdata(scores, axis=0)[y == 1].sum(axis=0) - positives * (positives + 1) / 2
+    return u / (positives * (len(y) - positives))
 
 
 class WeightedAUC:
@@ -111,12 +119,8 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     """
     valid = values[np.isfinite(values)]
     if 2 * len(valid) < len(values):
-        raise checks.InputError(
-            f"{len(values) - len(valid)} of {len(values)} resamples hold one class only; there "
-            "are too few cases or groups of one class for a bootstrap"
-        )
-    tail = (1 - checks.share(level)) / 2
-    low, high = np.quantile(valid, [tail, (1 + level) / 2])
+        raise checks.InputError("most resamples hold one class only: too few cases (or groups)")
+    low, high = np.quantile(valid, [(1 - checks.share(level)) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
