@@ -72,7 +72,7 @@ class SurvivalResult:
 
     def difference(self, first: str, second: str, metric: str = "uno") -> Estimate:
         """Return first minus second on the same splits, with an interval as in `summary`."""
-        values = self.scores.set_index(["model", "metric", "split"])["value"]
+        values = self.scores.pivot(index="split", columns=["model", "metric"], values="value")
         return self._estimate(values[first, metric] - values[second, metric])
 
 
