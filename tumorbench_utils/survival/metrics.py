@@ -30,9 +30,9 @@ def _uncensored(at: np.ndarray, times, events, train=None) -> np.ndarray:
     censored = counts(times, ~events)[2]
     step = np.divide(censored, at_risk, out=np.zeros(len(grid)), where=at_risk > 0)
     free = np.r_[1, np.cumprod(1 - step)][np.searchsorted(grid, at, side="right")]
-    late = at[(free <= 1e-12) | (at > grid[-1])][:1]
+    late = at[(free <= 1e-12) | (at > grid[-1])].min(initial=np.inf)
     known = f"patients were followed for {grid[-1]:g} days at most; stop earlier (smaller tau)"
-    require(not late.size, f"no censoring weight is known at {late} days: {known}")
+    require(late == np.inf, f"no censoring weight is known at {late:g} days: {known}")
     return free
 
 
