@@ -16,7 +16,7 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from tumorbench_utils import digests, settings, stats
+from tumorbench_utils import digests, settings
 from tumorbench_utils.files import atomic_path, inside
 from tumorbench_utils.probes import ProbeResult
 
@@ -130,10 +130,8 @@ def table(**wanted) -> pd.DataFrame:
     """
     rows = []
     for facts, result in noted(**wanted):
-        low, high = np.nan, np.nan
-        if len(result.scores) > 1 and np.isfinite(result.scores).all():
-            low, high = stats.corrected_interval(result.scores, result.n_train, result.n_test)
-        found = [result.mean, low, high, len(result.scores), result.n_test, facts["file"]]
+        ends = result.interval() if len(result.scores) > 1 else (np.nan, np.nan)
+        found = [result.mean, *ends, len(result.scores), result.n_test, facts["file"]]
         rows.append([*map(facts.get, KEYS), *found])
     columns = [*KEYS, "mean", "low", "high", "n_splits", "n_test", "file"]
     return pd.DataFrame(rows, columns=columns)

@@ -61,8 +61,7 @@ def holm(p_values):
         raise checks.InputError(f"p values must lie between 0 and 1, one or more: {p}")
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(stepped, 1)
+    adjusted = np.minimum(stepped, 1)[np.argsort(order)]
     if isinstance(p_values, pd.Series):
         return pd.Series(adjusted, index=p_values.index, name=p_values.name)
     return adjusted

@@ -120,8 +120,7 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     valid = values[np.isfinite(values)]
     if 2 * len(valid) < len(values):
         raise checks.InputError("most resamples hold one class only: too few cases (or groups)")
-    low, high = np.quantile(valid, [(1 - checks.share(level)) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return tuple(np.quantile(valid, [(1 - checks.share(level)) / 2, (1 + level) / 2]).tolist())
 
 
 def bootstrap_auc(
