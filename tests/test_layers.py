@@ -1,6 +1,7 @@
 """The four rooms know each other in one direction, and so do the layers of the shared package."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def test_imports_point_to_lower_layers(path):
     assert own in RANK, f"{own} has no place in the layers"
     for name in imported(path) - {own}:
         assert RANK[name] < RANK[own], f"{own} imports {name}, which is not below it"
+
+
+def test_the_plan_of_the_house_names_the_same_layers():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"```\n(.*?)```", text, re.S) if "settings, files ->" in b)
+    layers = block[block.index("settings") :].replace("\n", " ").split("->")
+    assert [{n.strip() for n in layer.split(",")} for layer in layers] == LAYERS
 
 
 def packages(path: Path) -> set[str]:
