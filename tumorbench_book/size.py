@@ -93,7 +93,7 @@ def measure(root: Path = ROOT) -> dict[str, float]:
     return {
         **{f"lines in {room}": n for room, n in lines.items()},
         "lines in all rooms": everything,
-        "guard lines in tumorbench_utils, %": round(100 * guards, 1),
+        "guard lines, % of tumorbench_utils": round(100 * guards, 1),
         "hidden lines in notebooks, %": round(100 * shown[True] / chapters, 1),
         "lines in notebooks": chapters,
         "public names without a caller": len(unused_names(root)),
