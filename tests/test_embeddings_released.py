@@ -559,3 +559,11 @@ def test_every_cohort_has_a_file():
     assert set(embeddings.released_files()) == set(COHORTS)
     for known in embeddings.released_files().values():
         assert len(known["sha256"]) == 64 and known["path"][40] == "/" and known["size"] > 1e6
+
+
+def test_the_phantom_edition_asks_for_no_released_features(tmp_path, monkeypatch):
+    """Its store holds embeddings that say nothing of an import."""
+    monkeypatch.setenv("TUMORBENCH_CACHE", str(tmp_path))
+    frame = pd.DataFrame({"f0": [1.0]}, index=pd.Index(["a"], name="lesion_id"))
+    embeddings.load.default_store("phantom").write("luna16", "fmcib", frame, {"weights": "own"})
+    assert embeddings.edition_with_features("phantom", ["luna16"]) == ("phantom", "")

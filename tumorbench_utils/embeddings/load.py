@@ -113,9 +113,10 @@ def edition_with_features(edition: str | None, cohorts: Iterable[str]) -> tuple[
         What was replaced and how to get it; empty if nothing was.
     """
     edition = settings.edition(edition)
-    store = default_store(edition)
-    absent = [c for c in cohorts if not _released_file(c) and not _imported(store, c)]
-    if edition != "released" or not absent:
+    store, absent = default_store(edition), []
+    if edition == "released":
+        absent = [c for c in cohorts if not _released_file(c) and not _imported(store, c)]
+    if not absent:
         return edition, ""
     return "phantom", (
         f"The released features of {', '.join(absent)} are not imported here, so this page shows "
@@ -150,7 +151,7 @@ def _released(cohort: str, store: EmbeddingStore) -> dict[str, pd.DataFrame]:
 def _imported(store: EmbeddingStore, cohort: str) -> list[str]:
     """Return the models with imported features; none if an import did not come to its end."""
     held = [e.split("/")[1] for e in store.entries() if e.startswith(f"{cohort}/")]
-    whole = held and set(store.meta(cohort, held[0])["models"]) == set(held)
+    whole = held and set(store.meta(cohort, held[0]).get("models", ())) == set(held)
     return held if whole else []
 
 
