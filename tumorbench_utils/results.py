@@ -162,7 +162,10 @@ def published(name: str) -> pd.DataFrame:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such table.
+    KeyError
+        If there is no such table; the message names the nearest.
     """
-    return pd.read_csv(settings.BOOK_ROOT / "data" / "published" / f"{name}.csv")
+    tables = {p.stem: p for p in sorted((settings.BOOK_ROOT / "data" / "published").glob("*.csv"))}
+    if name not in tables:
+        raise KeyError(settings.unknown("published table", name, tables))
+    return pd.read_csv(tables[name])
