@@ -66,8 +66,9 @@ def test_imports_point_to_lower_layers(path):
         assert RANK[name] < RANK[own], f"{own} imports {name}, which is not below it"
 
 
-def test_the_plan_of_the_house_names_the_same_layers():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", ["CONTRIBUTING.md", "tumorbench_utils/__init__.py"])
+def test_the_plan_of_the_house_names_the_same_layers(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
     listed = re.search(r"settings, files ->.*?report$", text, re.S | re.M)[0]
     layers = listed.replace("\n", " ").split("->")
     assert [{n.strip() for n in layer.split(",")} for layer in layers] == LAYERS

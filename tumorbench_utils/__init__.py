@@ -2,8 +2,10 @@
 
 The modules are layered; each imports only from the ones before it:
 
-settings, files -> phantoms -> cohorts -> splits, baselines -> patches -> models -> embeddings
--> stats, probes, survival, robustness, saliency, similarity -> plots -> cli.
+settings, files -> checks, digests -> downloads -> stats -> patches -> cohorts
+-> splits, baselines -> models -> embeddings
+-> probes, handcrafted, survival, robustness, saliency, similarity
+-> results -> endpoints -> submissions -> leaderboard -> plots -> pages -> check_cohort, report
 
 Nothing is imported here, so that ``import tumorbench_utils`` costs nothing.
 """
